@@ -1,0 +1,55 @@
+# Two commands do everything: `make up` and `make test`. `make help` lists the others.
+
+PYTHON ?= python3
+VENV   := .venv
+
+.DEFAULT_GOAL := help
+.PHONY: help up down test unit e2e lint format lock engine venv clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+
+up: engine venv ## build and start the stack, whatever the machine has so far
+	@$(VENV)/bin/python -m stack up
+
+down: venv ## stop and remove the stack
+	@$(VENV)/bin/python -m stack down
+
+test: engine venv-dev lint ## everything: linters, unit tests, end-to-end tests on the real engine
+	$(VENV)/bin/python -m pytest
+
+unit: venv-dev ## unit tests alone: a few seconds, no Docker
+	$(VENV)/bin/python -m pytest tests/unit stack
+
+e2e: engine venv-dev ## end-to-end tests alone
+	$(VENV)/bin/python -m pytest tests/e2e
+
+lint: venv-dev ## ruff, mypy --strict, shellcheck
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/shellcheck -x scripts/*.sh proxy/bin/proxy .ci/run
+
+format: venv-dev ## format the Python code
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+lock: venv-dev ## write the lock files anew
+	scripts/lock.sh
+
+engine: ## make sure that Docker Engine and Compose run
+	@scripts/engine.sh
+
+venv: $(VENV)/installed ## what `python -m stack` needs, in .venv
+venv-dev: $(VENV)/installed-dev
+
+$(VENV)/installed: requirements.lock scripts/venv.sh
+	@PYTHON=$(PYTHON) scripts/venv.sh $(VENV) requirements.lock
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
+	@PYTHON=$(PYTHON) scripts/venv.sh $(VENV) requirements-dev.lock
+	@touch $@
+
+clean: ## remove what is made here, but neither the stack nor its images
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info test-artifacts
