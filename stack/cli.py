@@ -1,0 +1,260 @@
+"""The command line: reads arguments, asks the engine for a plan, shows it or runs it."""
+
+import json
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import click
+
+from stack import __version__, doctor, lock, runner, show
+from stack.engines.compose import ComposeEngine
+from stack.engines.compose_plans import MAX_REPLICAS
+from stack.errors import EngineUnavailable, Interrupted, StackError, UsageError
+from stack.execute import execute
+from stack.plan import Command, Plan
+from stack.progress import Progress
+
+WATCH_S = 1.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What stands before the verb."""
+
+    engine: ComposeEngine
+    explain: bool
+    debug: bool
+    lock_wait_s: float
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-p", "--project", metavar="NAME", help="Project name, instead of the Compose file's.")
+@click.option("--explain", is_flag=True, help="Print the plan as native commands; change nothing.")
+@click.option("--debug", is_flag=True, help="Show what commands print, and tracebacks.")
+@click.option(
+    "--lock-wait",
+    type=click.FloatRange(min=0),
+    default=0,
+    metavar="SECONDS",
+    help="Wait this long for another run on the same project to end.",
+)
+@click.version_option(__version__, prog_name="stack")
+@click.pass_context
+def cli(
+    context: click.Context, project: str | None, explain: bool, debug: bool, lock_wait: float
+) -> None:
+    """Run a Compose stack, and change it without losing a request."""
+    context.obj = Options(ComposeEngine(project), explain, debug, lock_wait)
+
+
+class Counts(click.ParamType):
+    """SERVICE=N."""
+
+    name = "SERVICE=N"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        service, separator, number = value.partition("=")
+        if not separator or not service:
+            self.fail(f"{value!r} is not SERVICE=N, such as web=3", param, ctx)
+        if not (number.isascii() and number.isdecimal() and len(number) < 10):
+            self.fail(f"{value!r}: the number of replicas must be a whole number", param, ctx)
+        if int(number) > MAX_REPLICAS:
+            self.fail(f"{value!r}: at most {MAX_REPLICAS} replicas on one machine", param, ctx)
+        return service, int(number)
+
+
+@cli.command()
+@click.argument("counts", nargs=-1, type=Counts(), metavar="[SERVICE=N]...")
+@click.option("--no-build", is_flag=True, help="Use images that are there; never build.")
+@click.pass_obj
+def up(options: Options, counts: tuple[tuple[str, int], ...], no_build: bool) -> None:
+    """Build what has changed, start what is missing, send traffic to what is ready.
+
+    A stack that is up to date is left alone. Numbers of replicas stay as they are where none is
+    given.
+    """
+    wanted = _counts(options, counts, zero_allowed=False)
+    _change(options, lambda: options.engine.up(wanted, build=not no_build))
+    if not options.explain:
+        click.echo(options.engine.url() or "up (no port is published)")
+
+
+@cli.command()
+@click.argument("counts", nargs=-1, required=True, type=Counts(), metavar="SERVICE=N...")
+@click.option("--force", is_flag=True, help="Allow SERVICE=0, which nobody answers for.")
+@click.pass_obj
+def scale(options: Options, counts: tuple[tuple[str, int], ...], force: bool) -> None:
+    """Change the number of replicas: new ones get traffic once ready, old ones are drained."""
+    wanted = _counts(options, counts, zero_allowed=force)
+    _change(options, lambda: options.engine.scale(wanted))
+
+
+@cli.command()
+@click.option("--volumes", is_flag=True, help="Also remove the volumes that hold data.")
+@click.pass_obj
+def down(options: Options, volumes: bool) -> None:
+    """Stop and remove containers and networks."""
+    _change(options, lambda: options.engine.down(with_volumes=volumes))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, a list with an object a replica.")
+@click.option("--watch", is_flag=True, help="Print again every second, until interrupted.")
+@click.pass_obj
+def ps(options: Options, as_json: bool, watch: bool) -> None:
+    """Show every replica: revision, state, whether it gets traffic."""
+    if options.explain:
+        _explain(options.engine.ps_commands())
+        return
+    while True:
+        text = _ps(options.engine, as_json=as_json)
+        if watch and sys.stdout.isatty():
+            click.clear()
+        click.echo(text)
+        if not watch:
+            return
+        time.sleep(WATCH_S)
+
+
+@cli.command()
+@click.argument("service", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on printing what comes.")
+@click.pass_obj
+def logs(options: Options, service: str | None, follow: bool) -> None:
+    """Print what the containers wrote, of one service or of all."""
+    if service:
+        _known(service, [known.name for known in options.engine.file.services])
+    command = options.engine.logs_command(service, follow=follow)
+    if options.explain:
+        _explain(Plan((command,)))
+        return
+    runner.become(command.argv)
+
+
+@cli.command("doctor")
+@click.pass_obj
+def doctor_(options: Options) -> None:
+    """Check what the stack needs: engine, Compose, base images, port, disk."""
+    if options.explain:
+        _explain(Plan(tuple(doctor.COMMANDS)))
+        return
+    findings = doctor.examine(options.engine)
+    click.echo(doctor.report(findings))
+    worst = next((finding for finding in findings if finding.exit_code), None)
+    if worst:
+        raise SystemExit(worst.exit_code)
+
+
+def main() -> None:
+    """Run the command line, and turn every error into one message and an exit code."""
+    # A reader that has gone (`ps | head`) ends us silently, as it does other programs.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    debug = "--debug" in sys.argv[1:]
+    try:
+        name = "python -m stack" if sys.argv[0].endswith("__main__.py") else "stack"
+        cli.main(prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        _complain(error.format_message())
+        sys.exit(2)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except StackError as error:
+        if debug:
+            traceback.print_exc()
+        _complain(str(error))
+        sys.exit(error.exit_code)
+    except Exception as error:  # the one handler: a traceback is for those who ask for it
+        if debug:
+            raise
+        _complain(f"unexpected {type(error).__name__}: {error}. Run again with --debug for more")
+        sys.exit(1)
+
+
+def _change(options: Options, make_plan: Callable[[], Plan]) -> None:
+    engine = options.engine
+    if options.explain:
+        _explain(make_plan())
+        return
+    path = lock.lock_path(engine.project, engine.api.address)
+    with lock.held(path, verb=lock.described(sys.argv[1:]), wait_s=options.lock_wait_s):
+        plan = make_plan()
+        for note in plan.notes:
+            click.echo(note, err=True)
+        if not plan.steps:
+            click.echo(f"Nothing to do: {plan.outcome}.", err=True)
+            return
+        execute(plan, engine.observe, Progress(debug=options.debug))
+
+
+def _explain(plan: Plan) -> None:
+    for line in plan.lines():
+        click.echo(line)
+
+
+def _counts(
+    options: Options, counts: tuple[tuple[str, int], ...], *, zero_allowed: bool
+) -> dict[str, int]:
+    """Check the SERVICE=N arguments against the Compose file.
+
+    Raises UsageError for a service that is unknown, named twice, or cannot be scaled.
+    """
+    services = {service.name: service for service in options.engine.file.services}
+    wanted: dict[str, int] = {}
+    for name, number in counts:
+        _known(name, list(services))
+        if name in wanted:
+            raise UsageError(f"{name} is given twice")
+        if services[name].is_fixed and number != 1:
+            raise UsageError(
+                f"{name} cannot be scaled: it publishes a port or has a fixed container name, "
+                "which only one container can have"
+            )
+        if number == 0 and not zero_allowed:
+            raise UsageError(
+                f"{name}=0 would leave nobody to answer. If that is what you want: "
+                f"python -m stack scale --force {name}=0"
+            )
+        wanted[name] = number
+    return wanted
+
+
+def _known(name: str, names: list[str]) -> None:
+    if name not in names:
+        near = get_close_matches(name, names, n=1)
+        raise UsageError(
+            f"there is no service {name!r}."
+            + (f" Did you mean {near[0]}?" if near else "")
+            + f" The Compose file has: {', '.join(sorted(names)) or 'none'}"
+        )
+
+
+def _ps(engine: ComposeEngine, *, as_json: bool) -> str:
+    snapshot = engine.observe()
+    records = show.rows(snapshot, engine.api.memory_bytes(snapshot.replicas))
+    if as_json:
+        return json.dumps(records, indent=2)
+    if not records:
+        return f"Nothing of project {snapshot.project} is there. Start it: python -m stack up"
+    return "\n".join([show.table(records), *(f"drift: {line}" for line in show.drift(snapshot))])
+
+
+def _interrupt(number: int, _frame: Any) -> None:
+    # The second one ends the process at once, whatever it is doing.
+    signal.signal(number, signal.SIG_DFL)
+    raise Interrupted(number)
+
+
+def _complain(message: str) -> None:
+    with suppress(BrokenPipeError):
+        click.echo(f"stack: {message}", err=True)

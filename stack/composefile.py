@@ -1,0 +1,118 @@
+"""The Compose file as `docker compose config` resolves it: the one reader of it is Compose."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stack import runner
+from stack.errors import CommandFailed, ConfigurationError, EngineUnavailable
+from stack.model import Service
+
+PORT_LABEL = "stack.route.port"
+PROXY_LABEL = "stack.proxy"
+
+# Compose's defaults for a health check, from its specification.
+INTERVAL_S, TIMEOUT_S, RETRIES = 30.0, 30.0, 3
+
+_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
+
+@dataclass(frozen=True)
+class ComposeFile:
+    """Project name and services, those of active profiles only. `ca_file` is the file behind
+    the build secret "ca"."""
+
+    project: str
+    services: tuple[Service, ...]
+    ca_file: str | None = None
+
+
+def load(compose: Sequence[str], env: Mapping[str, str]) -> ComposeFile:
+    """Resolve the Compose file; `compose` is how Compose is called, `env` is added to the
+    environment that its ${...} are taken from.
+
+    Raises ConfigurationError with Compose's own message, EngineUnavailable without Compose.
+    """
+    document = json.loads(_config(compose, env, "--format", "json"))
+    hashes = dict(line.split() for line in _config(compose, env, "--hash", "*").splitlines())
+    services = document.get("services") or {}
+    return ComposeFile(
+        project=document["name"],
+        services=tuple(
+            _service(name, body, hashes.get(name, "")) for name, body in sorted(services.items())
+        ),
+        ca_file=((document.get("secrets") or {}).get("ca") or {}).get("file"),
+    )
+
+
+def seconds(duration: str) -> float:
+    """Seconds of a Compose duration: "1m30s" is 90.0.
+
+    >>> seconds("1m30s"), seconds("500ms")
+    (90.0, 0.5)
+    """
+    parts = re.findall(r"([0-9.]+)(h|ms|us|µs|ns|m|s)", duration)
+    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+
+
+def _config(compose: Sequence[str], env: Mapping[str, str], *options: str) -> str:
+    try:
+        return runner.read((*compose, "config", *options), env=env)
+    except CommandFailed as error:
+        message = error.output.strip()
+        if "unknown command: docker compose" in message or "not a docker command" in message:
+            raise EngineUnavailable("Docker Compose v2 is not installed. Run: make up") from None
+        raise ConfigurationError(f"Compose file: {message}") from None
+
+
+def _service(name: str, body: Mapping[str, Any], config_hash: str) -> Service:
+    labels = body.get("labels") or {}
+    build = body.get("build") or {}
+    deploy = body.get("deploy") or {}
+    check = body.get("healthcheck") or {}
+    return Service(
+        name=name,
+        replicas=int(deploy.get("replicas", body.get("scale", 1))),
+        port=_port(name, labels),
+        is_proxy=labels.get(PROXY_LABEL) == "true",
+        image=body.get("image", ""),
+        build_context=build.get("context"),
+        dockerfile=build.get("dockerfile", "Dockerfile"),
+        build_args={key: value for key, value in (build.get("args") or {}).items() if value},
+        config_hash=config_hash,
+        has_health_check=bool(check.get("test")) and not check.get("disable"),
+        stop_grace_s=round(seconds(body.get("stop_grace_period", "10s"))),
+        start_timeout_s=_start_timeout_s(check),
+        published=tuple(_published(body.get("ports") or ())),
+        container_name=body.get("container_name", ""),
+    )
+
+
+def _published(ports: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, int]]:
+    for port in ports:
+        # No number: the engine picks one. A range cannot be told before it has picked.
+        if str(port.get("published", "")).isdecimal():
+            yield port.get("host_ip", "0.0.0.0"), int(port["published"])  # noqa: S104
+
+
+def _port(name: str, labels: Mapping[str, str]) -> int | None:
+    text = labels.get(PORT_LABEL)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
+        raise ConfigurationError(
+            f"Compose file: service {name}: label {PORT_LABEL} must be a port number, not {text!r}"
+        )
+    return int(text)
+
+
+def _start_timeout_s(check: Mapping[str, Any]) -> int:
+    """How long a replica may take to be ready: until Docker would call it unhealthy, and a bit."""
+    if not check:
+        return 30
+    interval = seconds(check["interval"]) if "interval" in check else INTERVAL_S
+    timeout = seconds(check["timeout"]) if "timeout" in check else TIMEOUT_S
+    period = seconds(check.get("start_period", "0s"))
+    return round(period + (interval + timeout) * int(check.get("retries", RETRIES)) + 10)

@@ -1,0 +1,173 @@
+"""`doctor`: what the stack needs, what was found, and what to do about it."""
+
+import os
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import click
+
+from stack import bases, lock, runner, show
+from stack.engines.compose import ComposeEngine
+from stack.errors import StackError
+from stack.plan import Command
+
+# deploy.healthcheck.start_interval came with these.
+ENGINE_AT_LEAST = (25, 0)
+COMPOSE_AT_LEAST = (2, 20, 2)
+DISK_GIB_AT_LEAST = 2
+
+COMMANDS = (
+    Command(("docker", "info"), "does an engine answer, and which"),
+    Command(("docker", "compose", "version", "--short"), "Compose"),
+    Command(("docker", "buildx", "version"), "BuildKit, which builds with secrets"),
+    Command(("docker", "compose", "config", "--quiet"), "is the Compose file right"),
+    Command(("docker", "image", "ls"), "base images"),
+    Command(("docker", "ps"), "who publishes the port"),
+    Command(("df", "-h"), "disk"),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: `exit_code` 0 means it is well, otherwise `advice` says what to do."""
+
+    check: str
+    found: str
+    exit_code: int = 0
+    advice: str = ""
+
+
+def examine(engine: ComposeEngine) -> list[Finding]:
+    """Run all checks that can be run: without an engine those that need one are left out."""
+    findings = [*_try("engine", lambda: _engine(engine)), *_try("compose", _compose)]
+    findings += _try("buildx", _buildx)
+    findings += _try("compose file", lambda: _file(engine))
+    if any(finding.exit_code for finding in findings):
+        return findings
+    for variable, reference in bases.references(engine.file.services).items():
+        findings += _try(f"base {variable}", lambda v=variable, r=reference: _base(engine, v, r))  # type: ignore[misc]
+    findings += _try("port", lambda: _ports(engine))
+    findings += _try("disk", lambda: _disk(engine))
+    findings += _try("lock", lambda: _lock(engine))
+    return findings + _try("routing", lambda: _routing(engine))
+
+
+def report(findings: list[Finding]) -> str:
+    """The findings for people, one line each and the advice below."""
+    lines = []
+    for finding in findings:
+        mark = click.style("bad", fg="red") if finding.exit_code else click.style("ok ", fg="green")
+        lines.append(f"{mark}  {finding.check:<18}  {finding.found}")
+        if finding.advice:
+            lines.append(f"     {'':<18}  -> {finding.advice}")
+    return "\n".join(lines)
+
+
+def at_least(found: str, wanted: tuple[int, ...]) -> bool:
+    """Whether a version such as "v2.26.1-4" is that new.
+
+    >>> at_least("v2.26.1-4", (2, 20, 2)), at_least("24.0.7", (25, 0))
+    (True, False)
+    """
+    numbers = tuple(int(number) for number in re.findall(r"\d+", found)[: len(wanted)])
+    return numbers >= wanted
+
+
+def _try(check: str, run: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    try:
+        return list(run())
+    except StackError as error:
+        return [Finding(check, str(error).splitlines()[0], error.exit_code)]
+
+
+def _engine(engine: ComposeEngine) -> Iterator[Finding]:
+    info = engine.api.info()
+    version = info["ServerVersion"]
+    found = f"{version} on {info['OperatingSystem']}, {info['Architecture']}"
+    if at_least(version, ENGINE_AT_LEAST):
+        yield Finding("engine", found)
+    else:
+        yield Finding("engine", found, 69, f"Engine {_dotted(ENGINE_AT_LEAST)} or later is needed")
+
+
+def _compose() -> Iterator[Finding]:
+    version = runner.read(("docker", "compose", "version", "--short")).strip()
+    if at_least(version, COMPOSE_AT_LEAST):
+        yield Finding("compose", version)
+    else:
+        advice = f"Compose {_dotted(COMPOSE_AT_LEAST)} or later is needed: make engine"
+        yield Finding("compose", version, 69, advice)
+
+
+def _buildx() -> Iterator[Finding]:
+    yield Finding("buildx", runner.read(("docker", "buildx", "version")).split()[1])
+
+
+def _file(engine: ComposeEngine) -> Iterator[Finding]:
+    services = ", ".join(service.name for service in engine.file.services)
+    yield Finding("compose file", f"project {engine.project}: {services}")
+
+
+def _base(engine: ComposeEngine, variable: str, reference: str) -> Iterator[Finding]:
+    base = engine.base(variable, reference)
+    yield Finding(f"base {variable}", f"{base.reference}: {base.reason}")
+
+
+def _ports(engine: ComposeEngine) -> Iterator[Finding]:
+    users = {
+        (port.get("IP", ""), port.get("PublicPort")): container["Names"][0].removeprefix("/")
+        for container in engine.api.api.containers()
+        for port in container.get("Ports") or ()
+    }
+    for service in engine.file.services:
+        for host, number in service.published:
+            user = next((name for (_, port), name in users.items() if port == number), None)
+            ours = user and any(r.name == user for r in engine.observe().replicas)
+            if ours:
+                yield Finding("port", f"{number}: published by {user}, of this stack")
+            elif user or _in_use(host, number):
+                by = f"container {user}" if user else "a process that is not a container"
+                yield Finding(
+                    "port", f"{number}: in use by {by}", 1, "choose another: HTTP_PORT=8081 make up"
+                )
+            else:
+                yield Finding("port", f"{number}: free")
+
+
+def _in_use(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((host, port)) == 0
+
+
+def _disk(engine: ComposeEngine) -> Iterator[Finding]:
+    root = engine.api.info()["DockerRootDir"]
+    if not os.path.isdir(root):
+        yield Finding("disk", "the engine is on another machine")
+        return
+    free_gib = shutil.disk_usage(root).free / 2**30
+    found = f"{free_gib:.0f} GiB free for images and containers"
+    if free_gib >= DISK_GIB_AT_LEAST:
+        yield Finding("disk", found)
+    else:
+        yield Finding("disk", found, 1, "make room: docker system prune")
+
+
+def _lock(engine: ComposeEngine) -> Iterator[Finding]:
+    who = lock.holder(lock.lock_path(engine.project, engine.api.address))
+    yield Finding("lock", f"held by {who}" if who else "free")
+
+
+def _routing(engine: ComposeEngine) -> Iterator[Finding]:
+    lines = show.drift(engine.observe())
+    for line in lines:
+        yield Finding("routing", line, 1, "put it right: python -m stack up")
+    if not lines:
+        yield Finding("routing", "target lists and replicas agree")
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))

@@ -1,0 +1,195 @@
+"""The Compose engine: reads what a verb needs to know, then asks for its plan."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from docker.errors import APIError, DockerException
+
+from stack import bases, composefile, revision
+from stack.bases import Base
+from stack.composefile import ComposeFile
+from stack.engines import compose_plans
+from stack.engines.compose_plans import Wanted, revision_env
+from stack.engines.docker_api import DockerApi
+from stack.errors import StackError
+from stack.model import Snapshot
+from stack.plan import PROJECT_LABEL, Command, Plan
+from stack.reconcile import running_revision
+
+# Where systems keep the CA certificates that they trust, most common first.
+CA_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+)
+
+
+class ComposeEngine:
+    """One project on the engine that DOCKER_HOST or the Docker context names.
+
+    `project` overrides the name that the Compose file or COMPOSE_PROJECT_NAME gives.
+    """
+
+    def __init__(self, project: str | None = None) -> None:
+        self.compose = ("docker", "compose", *(("--project-name", project) if project else ()))
+        self._project = project or os.environ.get("COMPOSE_PROJECT_NAME")
+
+    @cached_property
+    def api(self) -> DockerApi:
+        return DockerApi()
+
+    @cached_property
+    def file(self) -> ComposeFile:
+        return composefile.load(self.compose, {})
+
+    @property
+    def project(self) -> str:
+        return self._project or self.file.project
+
+    def observe(self) -> Snapshot:
+        """What runs. Knows nothing of the Compose file but the project's name."""
+        return _observe(self.api, self.project)
+
+    def up(self, counts: Mapping[str, int], *, build: bool) -> Plan:
+        """The plan to bring the stack up, with `counts` replicas where a number was asked for."""
+        chosen = self._bases() if build else ()
+        built = [
+            replace(service, build_args=bases.with_bases(service, chosen))
+            for service in self.file.services
+            if service.build_context
+        ]
+        snapshot = self.observe()
+        revisions = {service.name: revision.revision_of(service) for service in built}
+        proxy = next((service for service in built if service.is_proxy), None)
+        if proxy:
+            revisions[proxy.name] = compose_plans.proxy_revision(snapshot, revisions[proxy.name])
+        file = composefile.load(self.compose, dict(revision_env(revisions)))
+        images = {service.name: service.image for service in file.services}
+        to_build = tuple(
+            service.name for service in built if not self.api.has_image(images[service.name])
+        )
+        if to_build and not build:
+            raise StackError(
+                f"{', '.join(to_build)}: revision not built yet. Run again without --no-build"
+            )
+        wanted = Wanted(
+            counts=counts,
+            revisions=revisions,
+            to_build=to_build,
+            bases=chosen,
+            build_env=(*_made_here(chosen), *_ca_env(self.file.ca_file)),
+            proxy_config=revision.configuration_of(proxy) if proxy else None,
+        )
+        return compose_plans.up(
+            replace(snapshot, services=file.services), wanted, self.compose
+        )
+
+    def scale(self, counts: Mapping[str, int]) -> Plan:
+        """The plan to change the numbers of replicas."""
+        snapshot = self.observe()
+        running = {name: running_revision(snapshot, name) for name in counts}
+        env = revision_env({name: value for name, value in running.items() if value})
+        file = composefile.load(self.compose, dict(env))
+        return compose_plans.scale(
+            replace(snapshot, services=file.services),
+            counts,
+            {service.name: service.config_hash for service in file.services},
+            self.compose,
+        )
+
+    def down(self, *, with_volumes: bool) -> Plan:
+        """The plan to remove the stack."""
+        return compose_plans.down(
+            self.observe(),
+            self.api.networks(self.project),
+            self.api.volumes(self.project),
+            self.compose,
+            with_volumes=with_volumes,
+        )
+
+    def url(self) -> str | None:
+        """Where the proxy answers; None if it publishes no fixed port."""
+        published = [port for service in self.file.services for port in service.published]
+        if not published:
+            return None
+        host, port = published[0]
+        # Listening on every address is reached on this one.
+        return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}/"  # noqa: S104
+
+    def ps_commands(self) -> Plan:
+        """The commands whose answers `ps` puts together."""
+        mine = ("--filter", f"label={PROJECT_LABEL}={self.project}")
+        proxy = compose_plans.proxy_name(self.observe())
+        return Plan(
+            (
+                Command(("docker", "ps", "--all", *mine), "containers, their state and age"),
+                Command(("docker", "stats", "--no-stream"), "memory"),
+                Command(
+                    ("docker", "exec", proxy, "sh", "-c", "cat /var/lib/proxy/current/targets/*"),
+                    "who gets traffic",
+                ),
+            )
+        )
+
+    def logs_command(self, service: str | None, *, follow: bool) -> Command:
+        """The command that prints logs."""
+        options = ("--follow",) if follow else ()
+        words = (service,) if service else ()
+        return Command((*self.compose, "logs", *options, *words), "what the containers wrote")
+
+    def _bases(self) -> tuple[Base, ...]:
+        return tuple(
+            self.base(variable, reference)
+            for variable, reference in bases.references(self.file.services).items()
+        )
+
+    def base(self, variable: str, reference: str) -> Base:
+        """Find out which base image to use; asks a registry only if the engine has none."""
+        here = self.api.has_image(reference)
+        answer = None
+        if not here and not bases.is_made_here(reference):
+            answer = self._ask_registry(reference)
+        return bases.decide(variable, reference, here=here, answer=answer)
+
+    def _ask_registry(self, reference: str) -> bases.Answer:
+        try:
+            self.api.ask_registry(reference)
+        except APIError as error:
+            return bases.classify(error.status_code, error.explanation or str(error))
+        except (DockerException, OSError) as error:
+            return bases.classify(None, str(error))
+        return bases.Answer(bases.AVAILABLE)
+
+
+def _observe(api: DockerApi, project: str) -> Snapshot:
+    snapshot = Snapshot(project, replicas=api.replicas(project))
+    if snapshot.proxy is None:
+        return snapshot
+    routing, proxy_config = api.routing(snapshot.proxy)
+    draining = {name for routes in routing.values() for name in routes.draining}
+    replicas = tuple(
+        replace(replica, draining=replica.is_live and replica.name in draining)
+        for replica in snapshot.replicas
+    )
+    return replace(snapshot, routing=routing, proxy_config=proxy_config, replicas=replicas)
+
+
+def _made_here(chosen: tuple[Base, ...]) -> compose_plans.Env:
+    # .env gets these only once the first step of the plan has run.
+    return tuple(
+        (base.variable, base.reference) for base in chosen if bases.is_made_here(base.reference)
+    )
+
+
+def _ca_env(ca_file: str | None) -> compose_plans.Env:
+    """CA_BUNDLE for the build, if the Compose file wants one and the user named none."""
+    if ca_file is None or (Path(ca_file).is_file() and Path(ca_file).stat().st_size):
+        return ()
+    candidates = (os.environ.get("SSL_CERT_FILE", ""), *CA_BUNDLES)
+    bundle = next((path for path in candidates if Path(path).is_file()), None)
+    return (("CA_BUNDLE", bundle),) if bundle else ()
+
+

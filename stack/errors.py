@@ -1,0 +1,56 @@
+"""The errors that end a run, each with its exit code (the numbers are those of sysexits.h)."""
+
+
+class StackError(Exception):
+    """Something went wrong, and its text says what, to what, and what to do next."""
+
+    exit_code = 1
+
+
+class UsageError(StackError):
+    """The command line asks for something that does not exist or makes no sense."""
+
+    exit_code = 2
+
+
+class EngineUnavailable(StackError):
+    """Docker Engine or Compose is absent, too old, or does not answer."""
+
+    exit_code = 69
+
+
+class LockHeld(StackError):
+    """Another run is changing the same project."""
+
+    exit_code = 75
+
+
+class NotPermitted(StackError):
+    """The engine is there, but this user may not use it."""
+
+    exit_code = 77
+
+
+class ConfigurationError(StackError):
+    """The Compose file or the proxy's configuration is wrong."""
+
+    exit_code = 78
+
+
+class Interrupted(StackError):
+    """A signal asked the run to stop; exit code 128 + the signal's number."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__("interrupted")
+        self.exit_code = 128 + signal_number
+
+
+class CommandFailed(StackError):
+    """A command of a plan ended with an exit code other than 0."""
+
+    def __init__(self, command: str, exit_code: int, output: str) -> None:
+        super().__init__(f"exit code {exit_code}: {command}")
+        self.command_exit_code = exit_code
+        self.output = output
+        if exit_code == ConfigurationError.exit_code:
+            self.exit_code = ConfigurationError.exit_code

@@ -1,0 +1,105 @@
+"""Run a plan: no decisions here. Each step is run, awaited and reported."""
+
+import time
+from collections.abc import Callable
+
+from stack import runner
+from stack.errors import CommandFailed, Interrupted, StackError
+from stack.model import EXITED, RESTARTING, UNHEALTHY, Replica, Snapshot
+from stack.plan import Plan, WaitReady
+from stack.progress import Progress
+
+POLL_S = 0.2
+LOG_LINES = 15
+
+
+def execute(plan: Plan, observe: Callable[[], Snapshot], progress: Progress) -> None:
+    """Run the steps in their order. The first that fails ends the run with an error that says
+    what state it leaves; running the same verb again goes on from there."""
+    total = len(plan.steps)
+    for number, step in enumerate(plan.steps, start=1):
+        bound = step if isinstance(step, WaitReady) else step.command(observe())
+        try:
+            with progress.step(number, total, bound):
+                if isinstance(bound, WaitReady):
+                    _wait(bound, observe)
+                else:
+                    runner.run(bound, stream=progress.debug)
+        except Interrupted as error:
+            raise _interrupted(error, number, total) from None
+        except CommandFailed as error:
+            raise _failed(error, number, total) from error
+
+
+def _wait(wait: WaitReady, observe: Callable[[], Snapshot]) -> None:
+    deadline = time.monotonic() + wait.timeout_s
+    while True:
+        snapshot = observe()
+        ready = wait.ready(snapshot)
+        if len(ready) >= wait.count:
+            return
+        service = wait.service.name
+        broken = [
+            replica
+            for replica in snapshot.of(service)
+            if replica.name not in wait.without and _is_broken(replica)
+        ]
+        if broken or time.monotonic() >= deadline:
+            state = f"{broken[0].name} is {_state(broken[0])}" if broken else _timed_out(wait)
+            raise StackError(
+                f"{service}: {len(ready)} of {wait.count} replicas ready: {state}; traffic goes "
+                f"where it went before. See: python -m stack logs {service}"
+                + _last_log_lines(broken)
+            )
+        time.sleep(POLL_S)
+
+
+def _is_broken(replica: Replica) -> bool:
+    """Whether waiting on is useless. Docker restarts what ends; twice says it will go on so."""
+    looping = replica.state == RESTARTING or replica.restarts > 0
+    return replica.state in (UNHEALTHY, EXITED) or (looping and replica.restarts > 1)
+
+
+def _state(replica: Replica) -> str:
+    if replica.state == UNHEALTHY:
+        return "unhealthy"
+    return f"ending over and over (exit code {replica.exit_code}, {replica.restarts} restarts)"
+
+
+def _timed_out(wait: WaitReady) -> str:
+    return f"no more within {wait.timeout_s:.0f} s"
+
+
+def _last_log_lines(broken: list[Replica]) -> str:
+    if not broken:
+        return ""
+    name = broken[0].name
+    argv = ("docker", "logs", "--tail", str(LOG_LINES), name)
+    try:
+        text = runner.read(("sh", "-c", 'exec "$@" 2>&1', "sh", *argv))
+    except StackError:
+        return ""
+    return f"\nThe last lines of {name}:\n{_indented(text)}"
+
+
+def _failed(error: CommandFailed, number: int, total: int) -> StackError:
+    text = f"step {number} of {total} failed: {error}"
+    if error.output.strip():
+        text += "\n" + _indented("\n".join(error.output.strip().splitlines()[-LOG_LINES:]))
+    text += "\nNothing that served was stopped. Run the same command again when the cause is gone."
+    failure = StackError(text)
+    failure.exit_code = error.exit_code
+    return failure
+
+
+def _interrupted(error: Interrupted, number: int, total: int) -> StackError:
+    failure = StackError(
+        f"interrupted at step {number} of {total}. What serves goes on serving; run the same "
+        "command again to finish"
+    )
+    failure.exit_code = error.exit_code
+    return failure
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.rstrip().splitlines())

@@ -1,0 +1,90 @@
+"""One change of a project at a time: a file lock, which the kernel frees when its holder dies."""
+
+import contextlib
+import fcntl
+import os
+import shlex
+import tempfile
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+from stack.errors import LockHeld, NotPermitted
+
+POLL_S = 0.1
+
+
+def lock_path(project: str, engine_id: str) -> Path:
+    """Where the lock of a project is; the same for every user and every clone on this machine."""
+    key = sha256(f"{engine_id}\n{project}".encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"stack-{key}.lock"
+
+
+@contextlib.contextmanager
+def held(path: Path, *, verb: str, wait_s: float) -> Iterator[None]:
+    """Hold the lock; wait up to `wait_s` seconds for it, then raise LockHeld naming its holder."""
+    deadline = time.monotonic() + wait_s
+    while (descriptor := _try(path)) is None:
+        if time.monotonic() >= deadline:
+            raise LockHeld(
+                f"another run is changing this project: {holder(path) or 'unknown'}. "
+                "Try again when it has ended, or wait for it with --lock-wait SECONDS"
+            )
+        time.sleep(POLL_S)
+    try:
+        os.ftruncate(descriptor, 0)
+        since = time.strftime("%H:%M:%S")
+        os.write(descriptor, f"process {os.getpid()}, {verb}, since {since}".encode())
+        yield
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def holder(path: Path) -> str:
+    """Who holds the lock, in words; empty if nobody does."""
+    try:
+        with path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read(200)
+    except OSError:
+        pass
+    return ""
+
+
+def described(argv: list[str]) -> str:
+    """How a run is named in the lock: its verb and arguments."""
+    return f"`{shlex.join(argv)[:100]}`"
+
+
+def _try(path: Path) -> int | None:
+    descriptor = _open(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Somebody may have removed the file while we waited: a lock on it would exclude nobody.
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _open(path: Path) -> int:
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        try:
+            # Without O_CREAT first: in a sticky directory the kernel refuses to open another
+            # user's file with it (fs.protected_regular).
+            return os.open(path, flags)
+        except FileNotFoundError:
+            descriptor = os.open(path, flags | os.O_CREAT, 0o666)
+            # Every user of the engine has to be able to lock it, whatever the umask.
+            with contextlib.suppress(PermissionError):
+                os.fchmod(descriptor, 0o666)
+            return descriptor
+    except OSError as error:
+        raise NotPermitted(f"cannot open the lock {path}: {error.strerror}") from None

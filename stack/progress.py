@@ -1,0 +1,45 @@
+"""Show a plan while it runs: a spinner on a terminal, plain lines everywhere else."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+
+import click
+
+from stack.plan import Command, WaitReady
+
+
+class Progress:
+    """Reports steps on stderr; stdout is for results. `debug`: commands print for themselves."""
+
+    def __init__(self, *, debug: bool) -> None:
+        self.debug = debug
+        self._live = sys.stderr.isatty() and not debug
+
+    @contextlib.contextmanager
+    def step(self, number: int, total: int, step: Command | WaitReady) -> Iterator[None]:
+        """Around a step: says what and why before, and how long it took after."""
+        started = time.monotonic()
+        head = f"[{number}/{total}] {step.why}"
+        with self._while_running(head, step):
+            yield
+        took = f"{time.monotonic() - started:.1f} s"
+        if self._live:
+            click.secho(f"{head}  {took}", err=True)
+            click.secho(f"      {step.text()}", err=True, dim=True)
+        else:
+            click.echo(f"      done in {took}", err=True)
+
+    @contextlib.contextmanager
+    def _while_running(self, head: str, step: Command | WaitReady) -> Iterator[None]:
+        if not self._live:
+            click.echo(f"{head}\n      {step.text()}", err=True)
+            yield
+            return
+        # Only here: importing it takes as long as a whole `ps`.
+        from rich.console import Console
+        from rich.markup import escape
+
+        with Console(stderr=True).status(escape(head)):
+            yield

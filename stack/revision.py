@@ -1,0 +1,70 @@
+"""The name of a revision: a short hash of all that goes into the image.
+
+The same sources give the same name, so an unchanged service is neither built nor replaced. A
+proxy's name has two parts, program and configuration, since a new configuration needs no new
+container: it is installed into the running one.
+"""
+
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from pathlib import Path
+
+from docker.utils.build import exclude_paths
+
+from stack.errors import ConfigurationError
+from stack.model import Service
+
+LENGTH = 7
+PROXY_CONF = "conf"
+
+
+def revision_of(service: Service) -> str:
+    """The revision that building `service` from its context now would give."""
+    context = Path(service.build_context or "")
+    if not context.is_dir():
+        raise ConfigurationError(f"service {service.name}: no build context {context}")
+    files = dict(_files(context, service.dockerfile))
+    args = {f"arg {k}": v.encode() for k, v in service.build_args.items() if k != "REVISION"}
+    if not service.is_proxy:
+        return digest({**files, **args})
+    program = {name: data for name, data in files.items() if not name.startswith(f"{PROXY_CONF}/")}
+    return f"{digest({**program, **args})}-{configuration_of(service)}"
+
+
+def configuration_of(proxy: Service) -> str:
+    """The digest of the proxy's configuration on disk; `digest` of the running one is the same
+    if it is the same."""
+    return digest(read_tree(Path(proxy.build_context or "") / PROXY_CONF))
+
+
+def program_of(revision: str) -> str:
+    """The part of a proxy's revision that needs a new container when it changes."""
+    return revision.partition("-")[0]
+
+
+def read_tree(directory: Path) -> dict[str, bytes]:
+    """All files below a directory, by their path relative to it."""
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+def digest(files: Mapping[str, bytes]) -> str:
+    """A short hash of names and contents."""
+    total = sha256()
+    for name, data in sorted(files.items()):
+        total.update(f"{name}\0{len(data)}\0".encode())
+        total.update(data)
+    return total.hexdigest()[:LENGTH]
+
+
+def _files(context: Path, dockerfile: str) -> Iterable[tuple[str, bytes]]:
+    ignore = context / ".dockerignore"
+    patterns = ignore.read_text().splitlines() if ignore.is_file() else []
+    patterns = [line.strip() for line in patterns if line.strip() and not line.startswith("#")]
+    for name in exclude_paths(str(context), patterns, dockerfile):
+        path = context / name
+        if path.is_file():
+            yield Path(name).as_posix(), path.read_bytes()

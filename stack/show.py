@@ -1,0 +1,98 @@
+"""What `ps` prints: a row for each replica, and where proxy and containers disagree."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stack.model import Replica, Snapshot
+
+COLUMNS = ("NAME", "REVISION", "STATE", "ROUTED", "RESTARTS", "AGE", "MEMORY", "ADDRESS")
+
+
+def rows(snapshot: Snapshot, memory: Mapping[str, int]) -> list[dict[str, Any]]:
+    """One dictionary a replica, as `ps --json` prints it. Sizes in bytes, times in seconds;
+    `routed` is null for services that the proxy does not route to."""
+    now = time.time()
+    return [
+        {
+            "name": replica.name,
+            "service": replica.service,
+            "revision": replica.revision,
+            "state": _state(snapshot, replica),
+            "routed": None if replica.port is None else snapshot.routes_to(replica),
+            "restarts": replica.restarts,
+            "age_s": round(now - replica.created_at),
+            "memory_bytes": memory.get(replica.id),
+            "address": _address(replica),
+        }
+        for replica in sorted(snapshot.replicas, key=lambda r: (r.is_proxy, r.service, r.number))
+    ]
+
+
+def drift(snapshot: Snapshot) -> list[str]:
+    """Where the target lists and the replicas disagree, a sentence each."""
+    found = []
+    for name, routes in snapshot.routing.items():
+        service, _, port = name.rpartition(":")
+        live = [replica for replica in snapshot.of(service) if replica.is_live]
+        addresses = {f"{address}:{port}" for replica in live for address in replica.addresses}
+        found += [
+            f"{service}: {target.address} ({target.name or 'unnamed'}) gets traffic, "
+            "but no such replica runs"
+            for target in routes.targets
+            if target.address not in addresses
+        ]
+        found += [
+            f"{service}: {replica.name} is ready, but gets no traffic"
+            for replica in live
+            if replica.is_ready and not replica.draining and not snapshot.routes_to(replica)
+        ]
+    return found
+
+
+def table(records: Sequence[Mapping[str, Any]]) -> str:
+    """The rows for people."""
+    lines = [COLUMNS, *(_cells(record) for record in records)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _cells(record: Mapping[str, Any]) -> tuple[str, ...]:
+    memory = record["memory_bytes"]
+    return (
+        record["name"],
+        record["revision"] or "-",
+        record["state"],
+        {True: "yes", False: "no", None: "-"}[record["routed"]],
+        str(record["restarts"]),
+        _age(record["age_s"]),
+        "-" if memory is None else f"{memory / 2**20:.1f} MiB",
+        record["address"] or "-",
+    )
+
+
+def _state(snapshot: Snapshot, replica: Replica) -> str:
+    if replica.draining and not snapshot.routes_to(replica):
+        return "draining"
+    return replica.state
+
+
+def _address(replica: Replica) -> str:
+    if not replica.addresses:
+        return ""
+    return replica.addresses[0] + (f":{replica.port}" if replica.port else "")
+
+
+def _age(seconds: int) -> str:
+    """The age as people say it: one unit.
+
+    >>> _age(59), _age(3599), _age(200_000)
+    ('59s', '59m', '2d')
+    """
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{max(0, seconds)}s"
