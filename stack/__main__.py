@@ -1,7 +1,8 @@
 """`python -m stack`, with whatever Python comes first on the PATH.
 
 The packages that the manager needs are in .venv beside it (`make up` puts them there), so that
-nothing has to be activated: a Python without them hands over to the one in .venv.
+nothing has to be activated: a Python of the same version uses them, any other hands over to the
+one in .venv.
 """
 
 import os
@@ -13,7 +14,10 @@ VENV = Path(__file__).parent.parent / ".venv"
 
 def main() -> None:
     python = VENV / "bin" / "python"
-    if python.exists() and Path(sys.prefix) != VENV:
+    packages = VENV / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+    if packages.is_dir():
+        sys.path.insert(0, str(packages))
+    elif python.exists():
         os.execv(python, [str(python), "-m", "stack", *sys.argv[1:]])
     try:
         from stack.cli import main as run

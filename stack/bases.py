@@ -22,6 +22,8 @@ MADE_HERE = {
 }
 SCRIPT = Path(__file__).parent.parent / "scripts" / "debian-base.sh"
 
+REGISTRY_TIMEOUT_S = 20
+
 AVAILABLE, NO_REGISTRY, NO_SUCH_IMAGE, NOT_ALLOWED = (
     "available",
     "no registry",
@@ -50,7 +52,8 @@ class Base:
 
 def references(services: Iterable[Service]) -> dict[str, str]:
     """Which base each *_IMAGE variable names: its value in the Compose file, or the Dockerfile's
-    default."""
+    default.
+    """
     found: dict[str, str] = {}
     for service in services:
         if service.build_context:
@@ -63,6 +66,21 @@ def references(services: Iterable[Service]) -> dict[str, str]:
 
 def is_made_here(reference: str) -> bool:
     return any(reference == made for _, made in MADE_HERE.values())
+
+
+def ask_registry(reference: str) -> Answer:
+    """Ask the image's registry for it, with the user's credentials; nothing is downloaded."""
+    # Only here: importing the SDK takes as long as a whole `ps`.
+    import docker
+    from docker.errors import APIError, DockerException
+
+    try:
+        docker.from_env(timeout=REGISTRY_TIMEOUT_S).api.inspect_distribution(reference)
+    except APIError as error:
+        return classify(error.status_code, error.explanation or str(error))
+    except (DockerException, OSError) as error:
+        return classify(None, str(error))
+    return Answer(AVAILABLE)
 
 
 def classify(status: int | None, text: str) -> Answer:

@@ -13,12 +13,12 @@ from typing import Any
 
 import click
 
-from stack import __version__, doctor, lock, runner, show
+from stack import __version__, lock, runner, show
 from stack.engines.compose import ComposeEngine
 from stack.engines.compose_plans import MAX_REPLICAS
-from stack.errors import EngineUnavailable, Interrupted, StackError, UsageError
+from stack.errors import Interrupted, StackError, UsageError
 from stack.execute import execute
-from stack.plan import Command, Plan
+from stack.plan import Plan
 from stack.progress import Progress
 
 WATCH_S = 1.0
@@ -35,7 +35,9 @@ class Options:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-p", "--project", metavar="NAME", help="Project name, instead of the Compose file's.")
+@click.option(
+    "-p", "--project", metavar="NAME", help="Project name, instead of the Compose file's."
+)
 @click.option("--explain", is_flag=True, help="Print the plan as native commands; change nothing.")
 @click.option("--debug", is_flag=True, help="Show what commands print, and tracebacks.")
 @click.option(
@@ -107,7 +109,9 @@ def down(options: Options, volumes: bool) -> None:
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, a list with an object a replica.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, a list with an object a replica."
+)
 @click.option("--watch", is_flag=True, help="Print again every second, until interrupted.")
 @click.pass_obj
 def ps(options: Options, as_json: bool, watch: bool) -> None:
@@ -144,6 +148,8 @@ def logs(options: Options, service: str | None, follow: bool) -> None:
 @click.pass_obj
 def doctor_(options: Options) -> None:
     """Check what the stack needs: engine, Compose, base images, port, disk."""
+    from stack import doctor  # only here: nothing else needs it
+
     if options.explain:
         _explain(Plan(tuple(doctor.COMMANDS)))
         return
@@ -162,8 +168,8 @@ def main() -> None:
         signal.signal(number, _interrupt)
     debug = "--debug" in sys.argv[1:]
     try:
-        name = "python -m stack" if sys.argv[0].endswith("__main__.py") else "stack"
-        cli.main(prog_name=name, standalone_mode=False)
+        program = "python -m stack" if sys.argv[0].endswith("__main__.py") else "stack"
+        cli.main(prog_name=program, standalone_mode=False)
     except click.ClickException as error:
         _complain(error.format_message())
         sys.exit(2)
@@ -186,8 +192,7 @@ def _change(options: Options, make_plan: Callable[[], Plan]) -> None:
     if options.explain:
         _explain(make_plan())
         return
-    path = lock.lock_path(engine.project, engine.api.address)
-    with lock.held(path, verb=lock.described(sys.argv[1:]), wait_s=options.lock_wait_s):
+    with lock.held(engine.lock_path, verb=lock.described(sys.argv[1:]), wait_s=options.lock_wait_s):
         plan = make_plan()
         for note in plan.notes:
             click.echo(note, err=True)

@@ -1,9 +1,11 @@
 """The Compose file as `docker compose config` resolves it: the one reader of it is Compose."""
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from stack import runner
@@ -22,7 +24,8 @@ _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e
 @dataclass(frozen=True)
 class ComposeFile:
     """Project name and services, those of active profiles only. `ca_file` is the file behind
-    the build secret "ca"."""
+    the build secret "ca".
+    """
 
     project: str
     services: tuple[Service, ...]
@@ -35,8 +38,10 @@ def load(compose: Sequence[str], env: Mapping[str, str]) -> ComposeFile:
 
     Raises ConfigurationError with Compose's own message, EngineUnavailable without Compose.
     """
-    document = json.loads(_config(compose, env, "--format", "json"))
-    hashes = dict(line.split() for line in _config(compose, env, "--hash", "*").splitlines())
+    reading = _config(compose, env, "--format", "json")
+    hashing = _config(compose, env, "--hash", "*")
+    document = json.loads(_result(reading))
+    hashes = dict(line.split() for line in _result(hashing).splitlines())
     services = document.get("services") or {}
     return ComposeFile(
         project=document["name"],
@@ -45,6 +50,37 @@ def load(compose: Sequence[str], env: Mapping[str, str]) -> ComposeFile:
         ),
         ca_file=((document.get("secrets") or {}).get("ca") or {}).get("file"),
     )
+
+
+def project_name(compose: Sequence[str]) -> str:
+    """The project's name, by Compose's rules; raises as `load` does.
+
+    Compose is asked only where the answer is not plain to see, because asking it takes longer
+    than all the rest of `ps`.
+    """
+    return _plain_name() or str(
+        json.loads(_result(_config(compose, {}, "--format", "json")))["name"]
+    )
+
+
+def _plain_name() -> str | None:
+    """The name, if it comes from a literal top-level `name:` of a compose.yaml right here."""
+    if "COMPOSE_PROJECT_NAME" in os.environ or "COMPOSE_FILE" in os.environ:
+        return None
+    directory = Path()
+    others = ("compose.yml", "docker-compose.yml", "docker-compose.yaml")
+    if any((directory / name).exists() for name in others) or any(directory.glob("*override*")):
+        return None
+    try:
+        dotenv = directory / ".env"
+        if dotenv.exists() and "COMPOSE_" in dotenv.read_text():
+            return None
+        text = (directory / "compose.yaml").read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+    found = re.findall(r"^name:(.*)$", text, re.MULTILINE)
+    literal = re.fullmatch(r" +([a-z0-9][a-z0-9_-]*) *", found[0]) if len(found) == 1 else None
+    return literal[1] if literal else None
 
 
 def seconds(duration: str) -> float:
@@ -57,9 +93,13 @@ def seconds(duration: str) -> float:
     return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
 
 
-def _config(compose: Sequence[str], env: Mapping[str, str], *options: str) -> str:
+def _config(compose: Sequence[str], env: Mapping[str, str], *options: str) -> runner.Reading:
+    return runner.Reading((*compose, "config", *options), env=env)
+
+
+def _result(reading: runner.Reading) -> str:
     try:
-        return runner.read((*compose, "config", *options), env=env)
+        return reading.result()
     except CommandFailed as error:
         message = error.output.strip()
         if "unknown command: docker compose" in message or "not a docker command" in message:

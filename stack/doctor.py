@@ -1,11 +1,11 @@
 """`doctor`: what the stack needs, what was found, and what to do about it."""
 
-import os
 import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
@@ -117,16 +117,12 @@ def _base(engine: ComposeEngine, variable: str, reference: str) -> Iterator[Find
 
 
 def _ports(engine: ComposeEngine) -> Iterator[Finding]:
-    users = {
-        (port.get("IP", ""), port.get("PublicPort")): container["Names"][0].removeprefix("/")
-        for container in engine.api.api.containers()
-        for port in container.get("Ports") or ()
-    }
+    users = engine.api.published_ports()
+    ours = {replica.name for replica in engine.observe().replicas}
     for service in engine.file.services:
         for host, number in service.published:
-            user = next((name for (_, port), name in users.items() if port == number), None)
-            ours = user and any(r.name == user for r in engine.observe().replicas)
-            if ours:
+            user = users.get(number)
+            if user in ours:
                 yield Finding("port", f"{number}: published by {user}, of this stack")
             elif user or _in_use(host, number):
                 by = f"container {user}" if user else "a process that is not a container"
@@ -144,8 +140,8 @@ def _in_use(host: str, port: int) -> bool:
 
 
 def _disk(engine: ComposeEngine) -> Iterator[Finding]:
-    root = engine.api.info()["DockerRootDir"]
-    if not os.path.isdir(root):
+    root = Path(engine.api.info()["DockerRootDir"])
+    if not root.is_dir():
         yield Finding("disk", "the engine is on another machine")
         return
     free_gib = shutil.disk_usage(root).free / 2**30
@@ -157,7 +153,7 @@ def _disk(engine: ComposeEngine) -> Iterator[Finding]:
 
 
 def _lock(engine: ComposeEngine) -> Iterator[Finding]:
-    who = lock.holder(lock.lock_path(engine.project, engine.api.address))
+    who = lock.holder(engine.lock_path)
     yield Finding("lock", f"held by {who}" if who else "free")
 
 

@@ -15,7 +15,8 @@ LOG_LINES = 15
 
 def execute(plan: Plan, observe: Callable[[], Snapshot], progress: Progress) -> None:
     """Run the steps in their order. The first that fails ends the run with an error that says
-    what state it leaves; running the same verb again goes on from there."""
+    what state it leaves; running the same verb again goes on from there.
+    """
     total = len(plan.steps)
     for number, step in enumerate(plan.steps, start=1):
         bound = step if isinstance(step, WaitReady) else step.command(observe())

@@ -87,7 +87,8 @@ class Target:
 @dataclass(frozen=True)
 class TargetList:
     """The proxy's list for one service. `by_dns`: none was written yet, every replica that
-    Docker's DNS knows gets traffic. `draining`: names that the last change took out."""
+    Docker's DNS knows gets traffic. `draining`: names that the last change took out.
+    """
 
     targets: tuple[Target, ...] = ()
     by_dns: bool = False

@@ -20,7 +20,8 @@ SERVICE_LABEL = "com.docker.compose.service"
 @dataclass(frozen=True)
 class Command:
     """A native command. `env` is added to the environment, `feed` is a command whose output it
-    reads, `timeout_s` bounds it."""
+    reads, `timeout_s` bounds it.
+    """
 
     argv: tuple[str, ...]
     why: str
@@ -33,14 +34,15 @@ class Command:
         words.append(shlex.join(self.argv))
         return (f"{shlex.join(self.feed)} | " if self.feed else "") + " ".join(words)
 
-    def command(self, snapshot: Snapshot) -> "Command":
+    def command(self, _snapshot: Snapshot) -> "Command":
         return self
 
 
 @dataclass(frozen=True)
 class WaitReady:
     """Wait until `count` replicas of the service are ready, not counting `without` (names), of
-    which `others_ready` are."""
+    which `others_ready` are.
+    """
 
     project: str
     service: Service

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 
-from docker.utils.build import exclude_paths
-
 from stack.errors import ConfigurationError
 from stack.model import Service
 
@@ -33,7 +31,8 @@ def revision_of(service: Service) -> str:
 
 def configuration_of(proxy: Service) -> str:
     """The digest of the proxy's configuration on disk; `digest` of the running one is the same
-    if it is the same."""
+    if it is the same.
+    """
     return digest(read_tree(Path(proxy.build_context or "") / PROXY_CONF))
 
 
@@ -61,6 +60,9 @@ def digest(files: Mapping[str, bytes]) -> str:
 
 
 def _files(context: Path, dockerfile: str) -> Iterable[tuple[str, bytes]]:
+    # Only here: importing the SDK takes as long as a whole `ps`.
+    from docker.utils.build import exclude_paths
+
     ignore = context / ".dockerignore"
     patterns = ignore.read_text().splitlines() if ignore.is_file() else []
     patterns = [line.strip() for line in patterns if line.strip() and not line.startswith("#")]

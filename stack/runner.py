@@ -1,7 +1,9 @@
 """The only place that starts a process."""
 
 import os
+import shlex
 import signal
+import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
@@ -50,31 +52,75 @@ def run(command: Command, *, stream: bool = False) -> str:
     return output or ""
 
 
-def read(argv: Sequence[str], *, env: Mapping[str, str] | None = None, timeout_s: float = 30) -> str:
-    """Run a command that only looks, and return its standard output.
+class Reading:
+    """A command that only looks, begun at once; `result()` waits for what it printed.
 
-    Raises CommandFailed with its standard error, EngineUnavailable where it does not exist.
+    Raises EngineUnavailable where the command does not exist.
     """
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            env={**os.environ, **(env or {})},
-            check=False,
-        )
-    except FileNotFoundError:
-        raise EngineUnavailable(f"{argv[0]} is not installed. Run: make up") from None
-    except subprocess.TimeoutExpired:
-        raise EngineUnavailable(
-            f"no answer within {timeout_s:.0f} s from: {' '.join(argv)}. Is the engine hanging?"
-        ) from None
-    if done.returncode:
-        raise CommandFailed(" ".join(argv), done.returncode, done.stderr)
-    return done.stdout
+
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
+        self._argv = argv
+        try:
+            self._process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, **(env or {})},
+                text=True,
+                errors="replace",
+            )
+        except FileNotFoundError:
+            raise EngineUnavailable(f"{argv[0]} is not installed. Run: make up") from None
+
+    def result(self, *, timeout_s: float = 30) -> str:
+        """The command's standard output.
+
+        Raises CommandFailed with its standard error, EngineUnavailable if it takes too long.
+        """
+        try:
+            output, errors = self._process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            _end(self._process)
+            raise EngineUnavailable(
+                f"no answer within {timeout_s:.0f} s from: {shlex.join(self._argv)}. "
+                "Is the engine hanging?"
+            ) from None
+        if self._process.returncode:
+            raise CommandFailed(shlex.join(self._argv), self._process.returncode, errors)
+        return output
+
+
+def read(argv: Sequence[str]) -> str:
+    """Run a command that only looks, and return its standard output; raises as Reading does."""
+    return Reading(argv).result()
+
+
+class Pipe:
+    """A command whose standard input and output are one socket, for a protocol over both. It
+    ends when the socket is closed.
+
+    Raises EngineUnavailable where the command does not exist.
+    """
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self.socket, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    argv, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE
+                )
+            except FileNotFoundError:
+                raise EngineUnavailable(f"{argv[0]} is not installed. Run: make up") from None
+
+    def complaint(self) -> str:
+        """What the command wrote on standard error, once it has ended."""
+        try:
+            self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            return ""
+        errors = self._process.stderr
+        return errors.read().decode(errors="replace") if errors else ""
 
 
 def become(argv: Sequence[str]) -> NoReturn:

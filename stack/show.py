@@ -11,7 +11,8 @@ COLUMNS = ("NAME", "REVISION", "STATE", "ROUTED", "RESTARTS", "AGE", "MEMORY", "
 
 def rows(snapshot: Snapshot, memory: Mapping[str, int]) -> list[dict[str, Any]]:
     """One dictionary a replica, as `ps --json` prints it. Sizes in bytes, times in seconds;
-    `routed` is null for services that the proxy does not route to."""
+    `routed` is null for services that the proxy does not route to.
+    """
     now = time.time()
     return [
         {

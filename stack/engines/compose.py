@@ -6,18 +6,18 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from docker.errors import APIError, DockerException
-
-from stack import bases, composefile, revision
+from stack import bases, composefile, lock, revision
 from stack.bases import Base
 from stack.composefile import ComposeFile
 from stack.engines import compose_plans
 from stack.engines.compose_plans import Wanted, revision_env
-from stack.engines.docker_api import DockerApi
+from stack.engines.engine_api import EngineApi
 from stack.errors import StackError
 from stack.model import Snapshot
 from stack.plan import PROJECT_LABEL, Command, Plan
 from stack.reconcile import running_revision
+
+DISPOSABLE_LABEL = "stack.disposable"
 
 # Where systems keep the CA certificates that they trust, most common first.
 CA_BUNDLES = (
@@ -30,24 +30,29 @@ CA_BUNDLES = (
 class ComposeEngine:
     """One project on the engine that DOCKER_HOST or the Docker context names.
 
-    `project` overrides the name that the Compose file or COMPOSE_PROJECT_NAME gives.
+    `project` overrides the name that Compose would take.
     """
 
     def __init__(self, project: str | None = None) -> None:
         self.compose = ("docker", "compose", *(("--project-name", project) if project else ()))
-        self._project = project or os.environ.get("COMPOSE_PROJECT_NAME")
+        self._given = project
 
     @cached_property
-    def api(self) -> DockerApi:
-        return DockerApi()
+    def api(self) -> EngineApi:
+        return EngineApi()
 
     @cached_property
     def file(self) -> ComposeFile:
         return composefile.load(self.compose, {})
 
-    @property
+    @cached_property
     def project(self) -> str:
-        return self._project or self.file.project
+        return self._given or composefile.project_name(self.compose)
+
+    @cached_property
+    def lock_path(self) -> Path:
+        """The lock that excludes other runs on the same project of the same engine."""
+        return lock.lock_path(self.project, self.api.info()["ID"])
 
     def observe(self) -> Snapshot:
         """What runs. Knows nothing of the Compose file but the project's name."""
@@ -83,9 +88,7 @@ class ComposeEngine:
             build_env=(*_made_here(chosen), *_ca_env(self.file.ca_file)),
             proxy_config=revision.configuration_of(proxy) if proxy else None,
         )
-        return compose_plans.up(
-            replace(snapshot, services=file.services), wanted, self.compose
-        )
+        return compose_plans.up(replace(snapshot, services=file.services), wanted, self.compose)
 
     def scale(self, counts: Mapping[str, int]) -> Plan:
         """The plan to change the numbers of replicas."""
@@ -105,7 +108,10 @@ class ComposeEngine:
         return compose_plans.down(
             self.observe(),
             self.api.networks(self.project),
-            self.api.volumes(self.project),
+            {
+                name: labels.get(DISPOSABLE_LABEL) == "true"
+                for name, labels in self.api.volumes(self.project).items()
+            },
             self.compose,
             with_volumes=with_volumes,
         )
@@ -151,20 +157,11 @@ class ComposeEngine:
         here = self.api.has_image(reference)
         answer = None
         if not here and not bases.is_made_here(reference):
-            answer = self._ask_registry(reference)
+            answer = bases.ask_registry(reference)
         return bases.decide(variable, reference, here=here, answer=answer)
 
-    def _ask_registry(self, reference: str) -> bases.Answer:
-        try:
-            self.api.ask_registry(reference)
-        except APIError as error:
-            return bases.classify(error.status_code, error.explanation or str(error))
-        except (DockerException, OSError) as error:
-            return bases.classify(None, str(error))
-        return bases.Answer(bases.AVAILABLE)
 
-
-def _observe(api: DockerApi, project: str) -> Snapshot:
+def _observe(api: EngineApi, project: str) -> Snapshot:
     snapshot = Snapshot(project, replicas=api.replicas(project))
     if snapshot.proxy is None:
         return snapshot
@@ -191,5 +188,3 @@ def _ca_env(ca_file: str | None) -> compose_plans.Env:
     candidates = (os.environ.get("SSL_CERT_FILE", ""), *CA_BUNDLES)
     bundle = next((path for path in candidates if Path(path).is_file()), None)
     return (("CA_BUNDLE", bundle),) if bundle else ()
-
-

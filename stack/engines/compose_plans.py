@@ -13,7 +13,6 @@ from stack.reconcile import (
     remove_dead,
     running_revision,
     shift,
-
     wanted_count,
 )
 from stack.revision import PROXY_CONF, program_of
@@ -118,13 +117,13 @@ def _scale(
         raise StackError(f"the stack is not up. Run: python -m stack up {service.name}={count}")
     choice = choose(snapshot, service, count, config_hash=None)
     steps: Steps = list(remove_dead(service, choice))
-    if choice.missing and choice.keep:
-        if any(replica.config_hash != hashes[service.name] for replica in choice.keep):
-            raise ConfigurationError(
-                f"{service.name}: its settings in the Compose file have changed since its replicas "
-                "were made, and new replicas would differ from them. "
-                f"To apply the change and scale: python -m stack up {service.name}={count}"
-            )
+    changed = any(replica.config_hash != hashes[service.name] for replica in choice.keep)
+    if choice.missing and changed:
+        raise ConfigurationError(
+            f"{service.name}: its settings in the Compose file have changed since its replicas "
+            "were made, and new replicas would differ from them. "
+            f"To apply the change and scale: python -m stack up {service.name}={count}"
+        )
     if choice.missing:
         steps.append(
             Command(
@@ -132,7 +131,7 @@ def _scale(
                     *(*compose, "up", "--detach", "--no-build", "--no-deps", "--no-recreate"),
                     *("--scale", f"{service.name}={choice.total}", service.name),
                 ),
-                f"{service.name}: make {choice.missing} more; --no-recreate leaves the others alone",
+                f"{service.name}: make {choice.missing} more; --no-recreate leaves the rest alone",
                 revision_env({service.name: revision} if revision else {}),
             )
         )
@@ -148,7 +147,8 @@ def down(
     with_volumes: bool,
 ) -> Plan:
     """Stop and remove everything of the project. `volumes`: of each, whether it holds nothing of
-    value; those go always, the others only `with_volumes`."""
+    value; those go always, the others only `with_volumes`.
+    """
     steps: Steps = []
     doomed = [name for name, disposable in volumes.items() if disposable or with_volumes]
     if snapshot.replicas or networks:
@@ -186,7 +186,8 @@ def _make(
     env: Env,
 ) -> Steps:
     """Let Compose make what is missing, in the order of depends_on, and renew what is outdated
-    and not routed."""
+    and not routed.
+    """
     steps: Steps = []
     plain = [service for service in snapshot.services if service.port is None]
     outdated = [
@@ -251,7 +252,8 @@ def _counts_as_there(replica: Replica) -> bool:
 
 def _proxy(snapshot: Snapshot, wanted: Wanted, compose: Sequence[str], env: Env) -> Steps:
     """Bring the proxy up to date: a new configuration is installed into the running one, only a
-    new program needs a new container."""
+    new program needs a new container.
+    """
     service = next((service for service in snapshot.services if service.is_proxy), None)
     if service is None:
         return []
@@ -292,7 +294,8 @@ def _proxy(snapshot: Snapshot, wanted: Wanted, compose: Sequence[str], env: Env)
 
 def proxy_revision(snapshot: Snapshot, wanted: str) -> str:
     """The revision to name to Compose: the running proxy's, as long as only the configuration
-    differs, so that Compose leaves its container alone."""
+    differs, so that Compose leaves its container alone.
+    """
     proxy = snapshot.proxy
     if proxy and proxy.is_live and program_of(proxy.revision) == program_of(wanted):
         return proxy.revision

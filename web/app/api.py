@@ -25,7 +25,7 @@ def replica() -> dict[str, Any]:
 
 @blueprint.post("/echo")
 def echo() -> dict[str, Any]:
-    """Send back the id of the request's JSON body, so that a client can match answer and request."""
+    """Send back the id of the JSON body: proof that answer and request belong together."""
     body = request.get_json()
     if not isinstance(body, dict) or set(body) != {"id"}:
         abort(400, 'The body must be {"id": "..."}.')

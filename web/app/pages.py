@@ -19,5 +19,6 @@ def index() -> str:
 @blueprint.get("/healthz")
 def healthz() -> Response:
     """200 while this replica can answer. It asks nothing of other services: if a database is
-    away, restarting every replica would not bring it back."""
+    away, restarting every replica would not bring it back.
+    """
     return Response("ok\n", mimetype="text/plain")

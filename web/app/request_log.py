@@ -10,7 +10,8 @@ from flask import Flask, Response, request
 
 def init_app(app: Flask) -> None:
     """Log every request of `app`, except the health checks that went well: they are the
-    engine's own, a line every few seconds from each replica that says nothing."""
+    engine's own, a line every few seconds from each replica that says nothing.
+    """
 
     @app.after_request
     def log(response: Response) -> Response:

@@ -1,0 +1,224 @@
+"""What there is, read from the engine's API. Nothing in here changes anything.
+
+`docker system dial-stdio` carries the API: it is how the Docker command line itself talks to an
+engine behind ssh, and it follows DOCKER_HOST and Docker contexts just as the commands of a plan
+do. The SDK could read the same, but importing it takes longer than all of `docker compose ps`.
+"""
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from datetime import datetime
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from stack import model, runner
+from stack.composefile import PORT_LABEL, PROXY_LABEL
+from stack.errors import EngineUnavailable, NotPermitted, StackError
+from stack.model import Replica, Target, TargetList
+from stack.plan import PROJECT_LABEL, SERVICE_LABEL
+from stack.revision import digest
+
+TIMEOUT_S = 15
+REVISION_LABEL = "org.opencontainers.image.revision"
+PROXY_DIRECTORY = "/var/lib/proxy/current/."
+
+
+class EngineApi:
+    """The engine that DOCKER_HOST or the current Docker context names.
+
+    Every read raises EngineUnavailable where none answers, NotPermitted where this user may not
+    ask.
+    """
+
+    def __init__(self) -> None:
+        self._connection = _DialStdio()
+
+    def replicas(self, project: str) -> tuple[Replica, ...]:
+        """All containers of the project that Compose made as part of a service."""
+        labels = [f"{PROJECT_LABEL}={project}", "com.docker.compose.oneoff=False"]
+        listed = self._json("/containers/json", all="true", filters=json.dumps({"label": labels}))
+        inspected = (self._json(f"/containers/{container['Id']}/json") for container in listed)
+        # None: removed since it was listed.
+        return tuple(replica_of(container) for container in inspected if container)
+
+    def routing(self, proxy: Replica) -> tuple[dict[str, TargetList], str | None]:
+        """The proxy's target lists, and the digest of the configuration that it runs."""
+        data = self._get(f"/containers/{proxy.id}/archive", path=PROXY_DIRECTORY)
+        if data is None:
+            return {}, None
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            files = {
+                member.name.removeprefix("./"): file.read()
+                for member in archive
+                if (file := archive.extractfile(member))
+            }
+        lists = {
+            name.removeprefix("targets/"): target_list(data.decode())
+            for name, data in files.items()
+            if name.startswith("targets/")
+        }
+        settings = {name: data for name, data in files.items() if not name.startswith("targets/")}
+        return lists, digest(settings)
+
+    def memory_bytes(self, replicas: tuple[Replica, ...]) -> dict[str, int]:
+        """Memory of each running replica by its id, page cache not counted, as `docker stats`."""
+        one_shot = {"stream": "false", "one-shot": "true"}
+        found = (
+            (replica.id, self._json(f"/containers/{replica.id}/stats", **one_shot))
+            for replica in replicas
+            if replica.is_live
+        )
+        return {container_id: _memory_bytes(stats) for container_id, stats in found if stats}
+
+    def published_ports(self) -> dict[int, str]:
+        """Which container publishes which port of the host, over all projects."""
+        return {
+            port["PublicPort"]: container["Names"][0].removeprefix("/")
+            for container in self._json("/containers/json")
+            for port in container.get("Ports") or ()
+            if "PublicPort" in port
+        }
+
+    def volumes(self, project: str) -> dict[str, Mapping[str, str]]:
+        """The project's volumes and their labels."""
+        found = self._json("/volumes", filters=_of(project))["Volumes"] or ()
+        return {volume["Name"]: volume["Labels"] or {} for volume in found}
+
+    def networks(self, project: str) -> tuple[str, ...]:
+        """The names of the project's networks."""
+        return tuple(network["Name"] for network in self._json("/networks", filters=_of(project)))
+
+    def has_image(self, reference: str) -> bool:
+        return self._get(f"/images/{quote(reference)}/json") is not None
+
+    def info(self) -> dict[str, Any]:
+        """What `docker info` says."""
+        return dict(self._json("/info"))
+
+    def _json(self, resource: str, **query: str) -> Any:
+        data = self._get(resource, **query)
+        return None if data is None else json.loads(data)
+
+    def _get(self, resource: str, **query: str) -> bytes | None:
+        """The answer's body; None for 404."""
+        try:
+            self._connection.request("GET", resource + ("?" + urlencode(query) if query else ""))
+            response = self._connection.getresponse()
+            data = response.read()
+        except TimeoutError:
+            raise EngineUnavailable(
+                f"the Docker engine did not answer within {TIMEOUT_S} s"
+            ) from None
+        except (HTTPException, OSError):
+            raise _unreachable(self._connection.complaint()) from None
+        if response.status == HTTPStatus.NOT_FOUND:
+            return None
+        if response.status != HTTPStatus.OK:
+            said = data[:300].decode(errors="replace")
+            raise StackError(f"the engine refused GET {resource}: {response.status} {said}")
+        return data
+
+
+class _DialStdio(HTTPConnection):
+    """HTTP over the standard input and output of `docker system dial-stdio`."""
+
+    def __init__(self) -> None:
+        super().__init__("docker", timeout=TIMEOUT_S)
+        self._pipe: runner.Pipe | None = None
+
+    def connect(self) -> None:
+        self._pipe = runner.Pipe(("docker", "system", "dial-stdio"))
+        self.sock = self._pipe.socket
+        self.sock.settimeout(TIMEOUT_S)
+
+    def complaint(self) -> str:
+        """What the command said when it ended."""
+        return self._pipe.complaint() if self._pipe else ""
+
+
+def replica_of(inspected: dict[str, Any]) -> Replica:
+    """A replica from what `docker inspect` says of its container."""
+    labels = inspected["Config"]["Labels"] or {}
+    networks = inspected["NetworkSettings"]["Networks"] or {}
+    image = inspected["Config"]["Image"]
+    port = labels.get(PORT_LABEL, "")
+    return Replica(
+        id=inspected["Id"],
+        name=inspected["Name"].removeprefix("/"),
+        service=labels.get(SERVICE_LABEL, ""),
+        number=int(labels.get("com.docker.compose.container-number", 0)),
+        state=_state(inspected["State"]),
+        revision=labels.get(REVISION_LABEL) or image.rpartition(":")[2],
+        config_hash=labels.get("com.docker.compose.config-hash", ""),
+        addresses=tuple(n["IPAddress"] for n in networks.values() if n["IPAddress"]),
+        restarts=inspected.get("RestartCount", 0),
+        created_at=_unix_seconds(inspected["Created"]),
+        started_at=_unix_seconds(inspected["State"]["StartedAt"]),
+        exit_code=inspected["State"].get("ExitCode", 0),
+        port=int(port) if port.isdecimal() else None,
+        is_proxy=labels.get(PROXY_LABEL) == "true",
+    )
+
+
+def target_list(text: str) -> TargetList:
+    """A target list from the file that nginx includes.
+
+    >>> target_list("server 10.0.0.2:80 max_fails=0; # a-1").targets
+    (Target(address='10.0.0.2:80', name='a-1'),)
+    """
+    targets, draining, by_dns = [], [], False
+    for line in text.splitlines():
+        statement, _, comment = line.partition("#")
+        words = statement.rstrip(" ;").split()
+        if words and "resolve" in words:
+            by_dns = True
+        elif words and words[0] == "server" and "down" not in words:
+            targets.append(Target(words[1], comment.strip()))
+        elif comment.startswith(" draining "):
+            draining.append(comment.split()[1])
+    return TargetList(tuple(targets), by_dns, tuple(draining))
+
+
+def _state(state: dict[str, Any]) -> str:
+    status = state["Status"]
+    if status in ("dead", "removing"):
+        return model.EXITED
+    if status != model.RUNNING:
+        return str(status)
+    health = (state.get("Health") or {}).get("Status", "none")
+    return model.RUNNING if health == "none" else str(health)
+
+
+def _unix_seconds(text: str) -> float:
+    """Docker's times have nanoseconds, which Python's parser does not take."""
+    if text.startswith("0001-"):
+        return 0
+    return datetime.fromisoformat(text[:19] + "+00:00").timestamp()
+
+
+def _memory_bytes(stats: dict[str, Any]) -> int:
+    memory = stats.get("memory_stats", {})
+    details = memory.get("stats", {})
+    # cgroup v1 has the first, v2 the second.
+    cache = details.get("total_inactive_file", details.get("inactive_file", 0))
+    return int(max(0, memory.get("usage", 0) - cache))
+
+
+def _of(project: str) -> str:
+    return json.dumps({"label": [f"{PROJECT_LABEL}={project}"]})
+
+
+def _unreachable(complaint: str) -> StackError:
+    if "permission denied" in complaint.lower():
+        return NotPermitted(
+            "this user may not use the Docker engine. Add it to the group: "
+            "sudo usermod -aG docker $USER, then log in again"
+        )
+    return EngineUnavailable(
+        f"the Docker engine does not answer ({complaint.strip() or 'it closed the connection'}). "
+        "Start it: make engine"
+    )
