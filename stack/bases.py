@@ -75,7 +75,8 @@ def ask_registry(reference: str) -> Answer:
     from docker.errors import APIError, DockerException
 
     try:
-        docker.from_env(timeout=REGISTRY_TIMEOUT_S).api.inspect_distribution(reference)
+        client = docker.from_env(timeout=REGISTRY_TIMEOUT_S)
+        client.api.inspect_distribution(reference)  # type: ignore[no-untyped-call]
     except APIError as error:
         return classify(error.status_code, error.explanation or str(error))
     except (DockerException, OSError) as error:

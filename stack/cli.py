@@ -56,7 +56,7 @@ def cli(
     context.obj = Options(ComposeEngine(project), explain, debug, lock_wait)
 
 
-class Counts(click.ParamType):
+class Counts(click.ParamType[tuple[str, int]]):
     """SERVICE=N."""
 
     name = "SERVICE=N"

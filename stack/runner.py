@@ -108,7 +108,7 @@ class Pipe:
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    argv, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE
+                    argv, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.PIPE
                 )
             except FileNotFoundError:
                 raise EngineUnavailable(f"{argv[0]} is not installed. Run: make up") from None

@@ -38,7 +38,9 @@ class Result:
 
 
 @contextmanager
-def load(port: int, *, clients: int = 48, work_ms: int = 0, limit_s: float = 600) -> Iterator[Result]:
+def load(
+    port: int, *, clients: int = 48, work_ms: int = 0, limit_s: float = 600
+) -> Iterator[Result]:
     """Send from keep-alive clients while the block runs: GET and POST in turn, no retries.
 
     With `work_ms` each request takes that long in the application. Stops by itself after
