@@ -1,7 +1,7 @@
 """The plan for each verb on Compose: pure functions from a snapshot to native commands."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stack.bases import Base
 from stack.errors import ConfigurationError, StackError
@@ -78,6 +78,9 @@ def up(snapshot: Snapshot, wanted: Wanted, compose: Sequence[str]) -> Plan:
             steps += remove_dead(service, choices[service.name])
     steps += _make(snapshot, counts, choices, (*compose, "up", "--detach", "--no-build"), env)
     steps += _proxy(snapshot, wanted, compose, env)
+    if any(service.is_proxy and _is_outdated(snapshot, service) for service in snapshot.services):
+        # A new proxy starts without lists.
+        snapshot = replace(snapshot, routing={})
     for service in snapshot.services:
         if service.port is not None:
             steps += shift(
@@ -270,13 +273,13 @@ def _proxy(snapshot: Snapshot, wanted: Wanted, compose: Sequence[str], env: Env)
     running_config = snapshot.proxy_config
     steps: Steps = []
     if proxy.config_hash != service.config_hash:
-        replace = Command(
+        renew = Command(
             (*compose, "up", "--detach", "--no-build", "--no-deps", service.name),
             f"{service.name}: its program or settings have changed. One port, one proxy: "
             "there is no answer for about a second",
             env,
         )
-        steps += [replace, ready]
+        steps += [renew, ready]
         running_config = wanted.revisions.get(service.name, "").partition("-")[2]
     elif not proxy.is_ready:
         steps.append(ready)

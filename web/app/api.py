@@ -26,7 +26,7 @@ def replica() -> dict[str, Any]:
 @blueprint.post("/echo")
 def echo() -> dict[str, Any]:
     """Send back the id of the JSON body: proof that answer and request belong together."""
-    body = request.get_json()
+    body = request.get_json(silent=True)
     if not isinstance(body, dict) or set(body) != {"id"}:
         abort(400, 'The body must be {"id": "..."}.')
     id_ = body["id"]

@@ -1,0 +1,149 @@
+"""A stack of a test's own: project name, port, clean-up, and what is kept when a test fails."""
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+from docker.models.containers import Container
+
+ROOT = Path(__file__).parent.parent.parent
+ARTIFACTS = ROOT / "test-artifacts"
+
+
+@dataclass
+class Stack:
+    """A project on the real engine, driven as a user would: by `python -m stack`."""
+
+    project: str = field(default_factory=lambda: f"stack-test-{secrets.token_hex(3)}")
+    port: int = field(default_factory=lambda: _free_port())
+    directory: Path = ROOT
+    history: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "COMPOSE_PROJECT_NAME": self.project,
+            "HTTP_PORT": str(self.port),
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def try_run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run `python -m stack` with these arguments, whatever comes of it."""
+        return self._run((sys.executable, "-m", "stack", *arguments), env)
+
+    def run(self, *arguments: str) -> str:
+        """Run `python -m stack`, which has to succeed; return its standard output."""
+        done = self.try_run(*arguments)
+        assert done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stderr}"
+        return done.stdout
+
+    def compose(self, *arguments: str) -> str:
+        """Run `docker compose` on the project, which has to succeed."""
+        done = self._run(("docker", "compose", *arguments), {})
+        assert done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stderr}"
+        return done.stdout
+
+    def ps(self) -> list[dict[str, Any]]:
+        return list(json.loads(self.run("ps", "--json")))
+
+    def containers(self, service: str | None = None) -> list[Container]:
+        """What the engine says, through the SDK."""
+        labels = [f"com.docker.compose.project={self.project}"]
+        if service:
+            labels.append(f"com.docker.compose.service={service}")
+        return list(engine().containers.list(all=True, filters={"label": labels}))
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return requests.get(self.url + path, timeout=10, **options)
+
+    def remove(self) -> None:
+        """Leave nothing of the project: containers, networks, volumes, images."""
+        self._run(("docker", "compose", "down", "--volumes", "--remove-orphans", "-t", "2"), {})
+        for image in engine().images.list():
+            for tag in image.tags:
+                if tag.startswith(f"{self.project}-"):
+                    engine().images.remove(tag, force=True)
+
+    def keep_evidence(self, name: str) -> None:
+        """Write what explains a failure into test-artifacts/."""
+        directory = ARTIFACTS / name
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "history.txt").write_text("\n".join(self.history))
+        for file, arguments in {
+            "ps.txt": ("ps",),
+            "plan.txt": ("--explain", "up"),
+            "logs.txt": ("logs",),
+        }.items():
+            done = self.try_run(*arguments)
+            (directory / file).write_text(done.stdout + done.stderr)
+
+    def _run(self, argv: tuple[str, ...], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            argv,
+            cwd=self.directory,
+            env={**self.env, **env},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        self.history.append(f"$ {' '.join(argv)}\n{done.stdout}{done.stderr}[{done.returncode}]")
+        return done
+
+
+def engine() -> docker.DockerClient:
+    """The SDK's view of the engine: a second opinion on what the manager says."""
+    return docker.from_env()
+
+
+def eventually(condition: Callable[[], bool], what: str, *, within_s: float = 30) -> None:
+    """Wait for a condition, with a deadline."""
+    deadline = time.monotonic() + within_s
+    while True:
+        with contextlib.suppress(requests.ConnectionError):
+            if condition():
+                return
+        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
+        time.sleep(0.1)
+
+
+@contextmanager
+def background(stack: Stack, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`python -m stack` in the background; ended with the block if it has not ended itself."""
+    process = subprocess.Popen(
+        (sys.executable, "-m", "stack", *arguments),
+        cwd=stack.directory,
+        env=stack.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

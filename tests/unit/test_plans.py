@@ -1,0 +1,247 @@
+"""The plans of the verbs: their text, and that they are safe at every point."""
+
+from dataclasses import replace
+
+import pytest
+
+from stack.engines import compose_plans
+from stack.engines.compose_plans import Wanted
+from stack.errors import ConfigurationError, StackError
+from stack.model import EXITED, PAUSED, STARTING, UNHEALTHY, Replica, Service, Snapshot
+from stack.plan import Plan
+from tests.unit.simulation import PROXY, PROXY_REPLICA, WEB, SimulatedEngine, replica, snapshot_of
+
+COMPOSE = ("docker", "compose")
+
+
+def scale(snapshot: Snapshot, count: int) -> Plan:
+    return compose_plans.scale(snapshot, {"web": count}, {"web": "new"}, COMPOSE)
+
+
+def up(snapshot: Snapshot, count: int | None = None, **wanted: object) -> Plan:
+    counts = {} if count is None else {"web": count}
+    return compose_plans.up(snapshot, replace(Wanted(counts), **wanted), COMPOSE)  # type: ignore[arg-type]
+
+
+def commands(plan: Plan) -> list[str]:
+    return [step.text() for step in plan.steps]
+
+
+def test_scaling_up_makes_then_waits_then_routes() -> None:
+    plan = scale(snapshot_of([replica(1), replica(2)], [1, 2]), 4)
+    assert commands(plan) == [
+        "WEB_REVISION=new docker compose up --detach --no-build --no-deps --no-recreate "
+        "--scale web=4 web",
+        'until [ "$(docker ps -q --filter label=com.docker.compose.project=p --filter '
+        'label=com.docker.compose.service=web --filter health=healthy | wc -l)" -ge 4 ]; '
+        "do sleep 0.5; done",
+        "docker exec p-proxy-1 proxy targets web:8000 p-web-1 p-web-2 p-web-3 p-web-4",
+    ]
+
+
+def test_scaling_down_routes_away_then_drains_then_stops_the_highest_numbers() -> None:
+    plan = scale(snapshot_of([replica(1), replica(2), replica(5)], [1, 2, 5]), 1)
+    assert commands(plan) == [
+        "docker exec p-proxy-1 proxy targets web:8000 p-web-1",
+        "docker exec p-proxy-1 proxy drain 30 p-web-2 p-web-5",
+        "docker stop --time 10 p-web-2 p-web-5",
+        "docker rm p-web-2 p-web-5",
+    ]
+
+
+def test_scaling_to_what_is_there_is_an_empty_plan() -> None:
+    assert scale(snapshot_of([replica(1), replica(2)], [1, 2]), 2).steps == ()
+
+
+def test_every_step_says_why() -> None:
+    plan = up(snapshot_of([replica(1, config_hash="old"), replica(2, state=EXITED)], None), 3)
+    assert plan.steps
+    assert all(step.why for step in plan.steps)
+
+
+def test_scaling_down_keeps_those_that_serve_whatever_their_numbers() -> None:
+    ill = [replica(1, state=UNHEALTHY), replica(2), replica(3, state=PAUSED), replica(4)]
+    plan = scale(snapshot_of(ill, [2, 4]), 2)
+    assert commands(plan) == [
+        "docker stop --time 10 p-web-1 p-web-3",
+        "docker rm p-web-1 p-web-3",
+    ]
+
+
+def test_a_replica_that_is_ready_but_has_no_traffic_gets_it() -> None:
+    plan = scale(snapshot_of([replica(1), replica(2)], [1]), 2)
+    assert commands(plan) == [
+        "docker exec p-proxy-1 proxy targets web:8000 p-web-1 p-web-2",
+    ]
+
+
+def test_a_target_that_does_not_exist_is_taken_off_the_list() -> None:
+    plan = scale(snapshot_of([replica(1)], [1, 9]), 1)
+    assert commands(plan) == ["docker exec p-proxy-1 proxy targets web:8000 p-web-1"]
+
+
+def test_dead_containers_are_removed_before_compose_could_start_them() -> None:
+    plan = scale(snapshot_of([replica(1), replica(2, state=EXITED)], [1]), 2)
+    assert commands(plan)[:2] == [
+        "docker rm p-web-2",
+        "WEB_REVISION=new docker compose up --detach --no-build --no-deps --no-recreate "
+        "--scale web=2 web",
+    ]
+
+
+def test_scaling_to_none_leaves_an_empty_list() -> None:
+    plan = scale(snapshot_of([replica(1)], [1]), 0)
+    assert commands(plan)[0] == "docker exec p-proxy-1 proxy targets web:8000"
+
+
+def test_new_replicas_are_of_the_revision_that_has_the_traffic() -> None:
+    snapshot = snapshot_of([replica(1, config_hash="old"), replica(2, config_hash="old")], [1, 2])
+    plan = compose_plans.scale(snapshot, {"web": 3}, {"web": "old"}, COMPOSE)
+    assert commands(plan)[0].startswith("WEB_REVISION=old docker compose up ")
+
+
+def test_scaling_up_with_changed_settings_is_refused_and_says_what_to_type() -> None:
+    snapshot = snapshot_of([replica(1, config_hash="old")], [1])
+    with pytest.raises(ConfigurationError, match="python -m stack up web=2"):
+        scale(snapshot, 2)
+
+
+def test_scaling_down_with_changed_settings_is_fine() -> None:
+    old = [replica(1, config_hash="old"), replica(2, config_hash="old")]
+    assert len(scale(snapshot_of(old, [1, 2]), 1).steps) == 4
+
+
+def test_scaling_a_stack_that_is_not_up_says_how_to_start_it() -> None:
+    with pytest.raises(StackError, match="python -m stack up web=2"):
+        scale(Snapshot("p", (PROXY, WEB)), 2)
+
+
+def test_the_first_up_is_one_compose_command_and_a_list() -> None:
+    assert commands(up(Snapshot("p", (PROXY, WEB)), revisions={"web": "r1"})) == [
+        "WEB_REVISION=r1 docker compose up --detach --no-build --no-recreate --scale web=2",
+        'until [ "$(docker ps -q --filter label=com.docker.compose.project=p --filter '
+        'label=com.docker.compose.service=proxy --filter health=healthy | wc -l)" -ge 1 ]; '
+        "do sleep 0.5; done",
+        'until [ "$(docker ps -q --filter label=com.docker.compose.project=p --filter '
+        'label=com.docker.compose.service=web --filter health=healthy | wc -l)" -ge 2 ]; '
+        "do sleep 0.5; done",
+        "docker exec p-proxy-1 proxy targets web:8000 p-web-1 p-web-2",
+    ]
+
+
+def test_up_on_a_stack_that_is_up_is_an_empty_plan() -> None:
+    snapshot = snapshot_of([replica(1), replica(2)], [1, 2])
+    assert up(snapshot, proxy_config="b").steps == ()
+
+
+def test_up_keeps_the_number_of_replicas_that_runs() -> None:
+    snapshot = snapshot_of([replica(n) for n in (1, 2, 3, 4, 5)], [1, 2, 3, 4, 5])
+    assert up(snapshot).steps == ()
+
+
+def test_up_after_a_plain_compose_up_only_writes_the_list() -> None:
+    plan = up(snapshot_of([replica(1), replica(2)], None))
+    assert commands(plan) == ["docker exec p-proxy-1 proxy targets web:8000 p-web-1 p-web-2"]
+
+
+def test_a_changed_proxy_configuration_is_installed_into_the_running_proxy() -> None:
+    snapshot = replace(
+        snapshot_of([replica(1), replica(2)], [1, 2]),
+        services=(replace(PROXY, build_context="proxy"), WEB),
+    )
+    plan = up(snapshot, proxy_config="other", revisions={"proxy": "a-b"})
+    assert commands(plan) == ["tar -c -C proxy/conf . | docker exec -i p-proxy-1 proxy configure"]
+
+
+def test_a_changed_proxy_program_replaces_its_container_and_nothing_else() -> None:
+    snapshot = replace(
+        snapshot_of([replica(1), replica(2)], [1, 2]),
+        services=(replace(PROXY, config_hash="changed"), WEB),
+    )
+    plan = up(snapshot, proxy_config="b", revisions={"proxy": "c-b"})
+    assert commands(plan)[0] == (
+        "PROXY_REVISION=c-b docker compose up --detach --no-build --no-deps proxy"
+    )
+    # A new container starts with DNS, so that it gets its list again.
+    assert commands(plan)[-1].endswith("proxy targets web:8000 p-web-1 p-web-2")
+
+
+def test_compose_never_gets_to_choose_how_many_routed_replicas_there_are() -> None:
+    database = Service("db", config_hash="d")
+    snapshot = snapshot_of([replica(n) for n in (1, 2, 3, 4)], [1, 2, 3, 4])
+    plan = up(replace(snapshot, services=(database, PROXY, WEB)))
+    assert commands(plan) == [
+        "docker compose up --detach --no-build --no-recreate --scale web=4 db"
+    ]
+
+
+def test_a_one_shot_service_that_has_done_its_work_is_not_run_again() -> None:
+    init = Service("init", config_hash="i")
+    done = Replica("i", "p-init-1", "init", 1, EXITED, config_hash="i", started_at=5.0)
+    snapshot = snapshot_of([replica(1), replica(2)], [1, 2])
+    snapshot = replace(snapshot, services=(init, PROXY, WEB), replicas=(*snapshot.replicas, done))
+    assert up(snapshot).steps == ()
+
+
+def test_down_removes_the_volumes_without_value_and_names_those_it_keeps() -> None:
+    snapshot = snapshot_of([replica(1)], [1])
+    volumes = {"p_data": False, "p_proxy-state": True}
+    plan = compose_plans.down(snapshot, ["p_web"], volumes, COMPOSE, with_volumes=False)
+    assert commands(plan) == [
+        "docker compose down --remove-orphans",
+        "docker volume rm p_proxy-state",
+    ]
+    assert "p_data" in plan.notes[0]
+
+
+def test_down_of_nothing_is_an_empty_plan() -> None:
+    assert compose_plans.down(Snapshot("p"), [], {}, COMPOSE, with_volumes=True).steps == ()
+
+
+@pytest.mark.parametrize("before", range(5))
+@pytest.mark.parametrize("after", range(1, 5))
+def test_a_scale_killed_after_any_step_finishes_when_run_again(before: int, after: int) -> None:
+    numbers = list(range(1, before + 1))
+    start = snapshot_of([replica(n) for n in numbers], numbers)
+    for killed_after in range(len(scale(start, after).steps) + 1):
+        engine = SimulatedEngine(start)
+        engine.run(scale(start, after), steps=killed_after)
+        engine.run(scale(engine.snapshot, after))
+        assert_wanted(engine, after)
+        # Nobody who had traffic was left without: it never went below the smaller of the two.
+        assert min(engine.served, default=after) >= min(before, after) or before == 0
+
+
+@pytest.mark.parametrize("count", range(1, 5))
+@pytest.mark.parametrize("by_dns", [True, False])
+def test_an_up_with_a_new_revision_killed_after_any_step_finishes_when_run_again(
+    count: int, by_dns: bool
+) -> None:
+    numbers = list(range(1, count + 1))
+    old = [replica(n, config_hash="old") for n in numbers]
+    start = snapshot_of(old, None if by_dns else numbers)
+    for killed_after in range(len(up(start).steps) + 1):
+        engine = SimulatedEngine(start)
+        engine.run(up(start), steps=killed_after)
+        engine.run(up(engine.snapshot))
+        assert_wanted(engine, count)
+        assert set(engine.served) <= {count}
+
+
+@pytest.mark.parametrize("state", [STARTING, UNHEALTHY, PAUSED, EXITED])
+def test_a_replica_that_does_not_serve_never_gets_traffic(state: str) -> None:
+    start = snapshot_of([replica(1), replica(2), replica(3, state=state)], [1, 2])
+    engine = SimulatedEngine(start)
+    engine.run(scale(start, 2))
+    assert_wanted(engine, 2)
+
+
+def assert_wanted(engine: SimulatedEngine, count: int) -> None:
+    """N ready replicas of one revision, all listed, and nothing left over."""
+    mine = engine.snapshot.of("web")
+    assert len(mine) == count
+    assert all(replica.is_ready and replica.config_hash == "new" for replica in mine)
+    assert all(engine.snapshot.routes_to(replica) for replica in mine)
+    assert len(engine.snapshot.routing["web:8000"].targets) == count
+    assert PROXY_REPLICA in engine.snapshot.replicas
+    assert up(engine.snapshot).steps == ()
