@@ -93,14 +93,21 @@ class ComposeEngine:
     def scale(self, counts: Mapping[str, int]) -> Plan:
         """The plan to change the numbers of replicas."""
         snapshot = self.observe()
-        running = {name: running_revision(snapshot, name) for name in counts}
-        env = revision_env({name: value for name, value in running.items() if value})
-        file = composefile.load(self.compose, dict(env))
+        revisions = {}
+        for service in self.file.services:
+            running = running_revision(snapshot, service.name)
+            if service.name in counts and (running or service.build_context):
+                # Where none runs: what `up` would start.
+                revisions[service.name] = running or revision.revision_of(service)
+        file = composefile.load(self.compose, dict(revision_env(revisions)))
+        for service in file.services:
+            if service.name in revisions and not self.api.has_image(service.image):
+                raise StackError(
+                    f"{service.name}: the image {service.image} is not there. Build it and scale: "
+                    f"python -m stack up {service.name}={counts[service.name]}"
+                )
         return compose_plans.scale(
-            replace(snapshot, services=file.services),
-            counts,
-            {service.name: service.config_hash for service in file.services},
-            self.compose,
+            replace(snapshot, services=file.services), counts, revisions, self.compose
         )
 
     def down(self, *, with_volumes: bool) -> Plan:

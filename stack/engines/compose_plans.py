@@ -11,7 +11,6 @@ from stack.reconcile import (
     Choice,
     choose,
     remove_dead,
-    running_revision,
     shift,
     wanted_count,
 )
@@ -94,16 +93,18 @@ def up(snapshot: Snapshot, wanted: Wanted, compose: Sequence[str]) -> Plan:
 
 
 def scale(
-    snapshot: Snapshot, counts: Mapping[str, int], hashes: Mapping[str, str], compose: Sequence[str]
+    snapshot: Snapshot,
+    counts: Mapping[str, int],
+    revisions: Mapping[str, str],
+    compose: Sequence[str],
 ) -> Plan:
-    """Change numbers of replicas. New ones are of the revision that runs.
-
-    `hashes` are Compose's of the services with that revision.
+    """Change numbers of replicas. `revisions` are those that new ones will be of: the running
+    ones, for which the services' hashes have been computed.
     """
     steps: Steps = []
     for service in snapshot.services:
         if service.name in counts:
-            steps += _scale(snapshot, service, counts[service.name], hashes, compose)
+            steps += _scale(snapshot, service, counts[service.name], revisions, compose)
     return Plan(tuple(steps), ", ".join(f"{name} has {n}" for name, n in counts.items()))
 
 
@@ -111,16 +112,16 @@ def _scale(
     snapshot: Snapshot,
     service: Service,
     count: int,
-    hashes: Mapping[str, str],
+    revisions: Mapping[str, str],
     compose: Sequence[str],
 ) -> Steps:
-    revision = running_revision(snapshot, service.name)
     proxy = snapshot.proxy
     if service.port is not None and (proxy is None or not proxy.is_live):
         raise StackError(f"the stack is not up. Run: python -m stack up {service.name}={count}")
     choice = choose(snapshot, service, count, config_hash=None)
     steps: Steps = list(remove_dead(service, choice))
-    changed = any(replica.config_hash != hashes[service.name] for replica in choice.keep)
+    own = {name: value for name, value in revisions.items() if name == service.name}
+    changed = any(replica.config_hash != service.config_hash for replica in choice.keep)
     if choice.missing and changed:
         raise ConfigurationError(
             f"{service.name}: its settings in the Compose file have changed since its replicas "
@@ -135,7 +136,7 @@ def _scale(
                     *("--scale", f"{service.name}={choice.total}", service.name),
                 ),
                 f"{service.name}: make {choice.missing} more; --no-recreate leaves the rest alone",
-                revision_env({service.name: revision} if revision else {}),
+                revision_env(own),
             )
         )
     return steps + shift(snapshot, service, choice, proxy_name(snapshot), count)

@@ -102,7 +102,7 @@ class Stack:
             capture_output=True,
             text=True,
             check=False,
-            timeout=600,
+            timeout=300,
         )
         self.history.append(f"$ {' '.join(argv)}\n{done.stdout}{done.stderr}[{done.returncode}]")
         return done

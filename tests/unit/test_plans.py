@@ -9,6 +9,7 @@ from stack.engines.compose_plans import Wanted
 from stack.errors import ConfigurationError, StackError
 from stack.model import EXITED, PAUSED, STARTING, UNHEALTHY, Replica, Service, Snapshot
 from stack.plan import Plan
+from stack.reconcile import running_revision
 from tests.unit.simulation import PROXY, PROXY_REPLICA, WEB, SimulatedEngine, replica, snapshot_of
 
 COMPOSE = ("docker", "compose")
@@ -95,9 +96,10 @@ def test_scaling_to_none_leaves_an_empty_list() -> None:
 
 
 def test_new_replicas_are_of_the_revision_that_has_the_traffic() -> None:
-    snapshot = snapshot_of([replica(1, config_hash="old"), replica(2, config_hash="old")], [1, 2])
-    plan = compose_plans.scale(snapshot, {"web": 3}, {"web": "old"}, COMPOSE)
-    assert commands(plan)[0].startswith("WEB_REVISION=old docker compose up ")
+    mixed = [replica(1, config_hash="old"), replica(2, config_hash="old"), replica(3)]
+    assert running_revision(snapshot_of(mixed, [1, 2]), "web") == "old"
+    assert running_revision(snapshot_of(mixed, [3]), "web") == "new"
+    assert running_revision(snapshot_of([], []), "web") is None
 
 
 def test_scaling_up_with_changed_settings_is_refused_and_says_what_to_type() -> None:
