@@ -118,7 +118,7 @@ def _service(name: str, body: Mapping[str, Any], config_hash: str) -> Service:
         port=_port(name, labels),
         is_proxy=labels.get(PROXY_LABEL) == "true",
         image=body.get("image", ""),
-        build_context=build.get("context"),
+        build_context=_near(build.get("context")),
         dockerfile=build.get("dockerfile", "Dockerfile"),
         build_args={key: value for key, value in (build.get("args") or {}).items() if value},
         config_hash=config_hash,
@@ -128,6 +128,12 @@ def _service(name: str, body: Mapping[str, Any], config_hash: str) -> Service:
         published=tuple(_published(body.get("ports") or ())),
         container_name=body.get("container_name", ""),
     )
+
+
+def _near(path: str | None) -> str | None:
+    """The path as a person here would write it: relative, if it is below this directory."""
+    here = os.path.relpath(path) if path else ".."
+    return path if here.startswith("..") else here
 
 
 def _published(ports: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, int]]:

@@ -8,7 +8,6 @@ turn comes. `text()` is what a person would type.
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from stack.errors import StackError
 from stack.model import Replica, Service, Snapshot
@@ -111,21 +110,15 @@ class Route:
         )
 
 
-class Step(Protocol):
-    """What every step of a plan has."""
-
-    @property
-    def why(self) -> str: ...
-
-    def text(self) -> str:
-        """The step as a person would type it."""
+Step = Command | WaitReady | Route
+Steps = list[Step]
 
 
 @dataclass(frozen=True)
 class Plan:
     """Steps in their order, and what holds once they are done. No steps: it holds already."""
 
-    steps: tuple[Command | WaitReady | Route, ...]
+    steps: tuple[Step, ...]
     outcome: str = ""
     notes: tuple[str, ...] = field(default=())
 

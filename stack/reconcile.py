@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from stack.model import Replica, Service, Snapshot
-from stack.plan import Command, Route, WaitReady
+from stack.plan import Command, Route, Steps, WaitReady
 
 DRAIN_TIMEOUT_S = 30
 
@@ -78,13 +78,11 @@ def running_revision(snapshot: Snapshot, service: str) -> str | None:
     return votes.most_common(1)[0][0] if votes else None
 
 
-def shift(
-    snapshot: Snapshot, service: Service, choice: Choice, proxy: str, count: int
-) -> list[WaitReady | Route | Command]:
+def shift(snapshot: Snapshot, service: Service, choice: Choice, proxy: str, count: int) -> Steps:
     """The steps from "the new replicas were made" to "only the chosen ones are left"."""
     leaving = tuple(replica.name for replica in choice.surplus)
     serving = tuple(replica.name for replica in choice.surplus if replica.is_ready)
-    steps: list[WaitReady | Route | Command] = []
+    steps: Steps = []
     all_ready = all(replica.is_ready for replica in choice.keep)
     if choice.missing or not all_ready:
         steps.append(
@@ -101,13 +99,7 @@ def shift(
     if service.port is None:
         return steps + stop(service, choice.surplus)
     if choice.missing or not _lists_exactly(snapshot, service, choice.keep):
-        stem = f"{snapshot.project}-{service.name}"
-        new = tuple(f"{stem}-{number}" for number in choice.new_numbers())
-        expected = (*(replica.name for replica in choice.keep), *new)
-        why = f"{service.name}: traffic goes to {_replicas(count)}"
-        if leaving:
-            why += f", and no longer to {', '.join(leaving)}"
-        steps.append(Route(proxy, service, expected, why, leaving))
+        steps.append(route(snapshot, service, choice, proxy))
     if serving:
         steps.append(
             Command(
@@ -119,7 +111,19 @@ def shift(
     return steps + stop(service, choice.surplus)
 
 
-def stop(service: Service, replicas: tuple[Replica, ...]) -> list[WaitReady | Route | Command]:
+def route(snapshot: Snapshot, service: Service, choice: Choice, proxy: str) -> Route:
+    """The step that gives the traffic to the chosen replicas and to those still to be made."""
+    stem = f"{snapshot.project}-{service.name}"
+    new = tuple(f"{stem}-{number}" for number in choice.new_numbers())
+    expected = (*(replica.name for replica in choice.keep), *new)
+    leaving = tuple(replica.name for replica in choice.surplus)
+    why = f"{service.name}: traffic goes to {_replicas(len(expected))}"
+    if leaving:
+        why += f", and no longer to {', '.join(leaving)}"
+    return Route(proxy, service, expected, why, leaving)
+
+
+def stop(service: Service, replicas: tuple[Replica, ...]) -> Steps:
     """Stop and remove these replicas, and no others: they are named, not counted."""
     names = tuple(replica.name for replica in replicas)
     if not names:

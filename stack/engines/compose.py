@@ -9,7 +9,7 @@ from pathlib import Path
 from stack import bases, composefile, lock, revision
 from stack.bases import Base
 from stack.composefile import ComposeFile
-from stack.engines import compose_plans
+from stack.engines import compose_plans, compose_proxy
 from stack.engines.compose_plans import Wanted, revision_env
 from stack.engines.engine_api import EngineApi
 from stack.errors import StackError
@@ -70,7 +70,7 @@ class ComposeEngine:
         revisions = {service.name: revision.revision_of(service) for service in built}
         proxy = next((service for service in built if service.is_proxy), None)
         if proxy:
-            revisions[proxy.name] = compose_plans.proxy_revision(snapshot, revisions[proxy.name])
+            revisions[proxy.name] = compose_proxy.proxy_revision(snapshot, revisions[proxy.name])
         file = composefile.load(self.compose, dict(revision_env(revisions)))
         images = {service.name: service.image for service in file.services}
         to_build = tuple(
@@ -95,15 +95,15 @@ class ComposeEngine:
         snapshot = self.observe()
         revisions = {}
         for service in self.file.services:
-            running = running_revision(snapshot, service.name)
-            if service.name in counts and (running or service.build_context):
+            if service.build_context and not service.is_proxy:
                 # Where none runs: what `up` would start.
+                running = running_revision(snapshot, service.name)
                 revisions[service.name] = running or revision.revision_of(service)
         file = composefile.load(self.compose, dict(revision_env(revisions)))
         for service in file.services:
-            if service.name in revisions and not self.api.has_image(service.image):
+            if service.name in counts and not self.api.has_image(service.image):
                 raise StackError(
-                    f"{service.name}: the image {service.image} is not there. Build it and scale: "
+                    f"{service.name}: the image {service.image} is not there. Get it and scale: "
                     f"python -m stack up {service.name}={counts[service.name]}"
                 )
         return compose_plans.scale(
@@ -135,7 +135,7 @@ class ComposeEngine:
     def ps_commands(self) -> Plan:
         """The commands whose answers `ps` puts together."""
         mine = ("--filter", f"label={PROJECT_LABEL}={self.project}")
-        proxy = compose_plans.proxy_name(self.observe())
+        proxy = compose_proxy.proxy_name(self.observe())
         return Plan(
             (
                 Command(("docker", "ps", "--all", *mine), "containers, their state and age"),

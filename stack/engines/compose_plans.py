@@ -4,22 +4,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from stack.bases import Base
+from stack.engines.compose_proxy import (
+    is_outdated,
+    proxy_is_missing,
+    proxy_name,
+    proxy_service,
+    proxy_steps,
+)
 from stack.errors import ConfigurationError, StackError
 from stack.model import Replica, Service, Snapshot
-from stack.plan import Command, Plan, Route, WaitReady
+from stack.plan import Command, Plan, Steps
 from stack.reconcile import (
     Choice,
     choose,
     remove_dead,
+    route,
     shift,
     wanted_count,
 )
-from stack.revision import PROXY_CONF, program_of
 
 MAX_REPLICAS = 100
 
 Env = tuple[tuple[str, str], ...]
-Steps = list[Command | WaitReady | Route]
 
 
 @dataclass(frozen=True)
@@ -52,43 +58,40 @@ def up(snapshot: Snapshot, wanted: Wanted, compose: Sequence[str]) -> Plan:
     env = revision_env(wanted.revisions)
     counts = {
         service.name: wanted.counts.get(service.name, wanted_count(snapshot, service))
-        for service in snapshot.services
-        if not service.is_proxy
+        for service in _scalable(snapshot)
     }
     choices = {
-        service.name: choose(
-            snapshot, service, counts[service.name], config_hash=service.config_hash
-        )
-        for service in snapshot.services
-        if service.port is not None
+        service.name: _choose_for_up(snapshot, service, counts[service.name])
+        for service in _scalable(snapshot)
     }
-    steps: Steps = [base.step for base in wanted.bases if base.step] if wanted.to_build else []
-    if wanted.to_build:
-        steps.append(
-            Command(
-                (*compose, "build", *wanted.to_build),
-                "build " + _revisions(wanted),
-                (*env, *wanted.build_env),
-                timeout_s=3600,
+    steps = _build(wanted, compose, env)
+    steps += _make(snapshot, choices, compose, env, proxy=proxy_is_missing(snapshot))
+    # First what the running proxy knows, while it runs. Then what is made anew, among it perhaps
+    # the proxy; then what only the new proxy or its new configuration knows.
+    name, proxy = proxy_name(snapshot), snapshot.proxy
+    known = [
+        service
+        for service in _scalable(snapshot)
+        if proxy and proxy.is_live and (not service.port or service.target in snapshot.routing)
+    ]
+    for service in known:
+        steps += shift(snapshot, service, choices[service.name], name, counts[service.name])
+    steps += _renew(snapshot, counts, compose, env)
+    steps += proxy_steps(snapshot, wanted.revisions, wanted.proxy_config)
+    if is_outdated(snapshot, proxy_service(snapshot)):
+        steps += [
+            replace(
+                route(snapshot, service, choices[service.name], name),
+                why=f"{service.name}: a new proxy starts without a list",
+                without=(),
             )
-        )
-    for service in snapshot.services:
-        if service.name in choices:
-            steps += remove_dead(service, choices[service.name])
-    steps += _make(snapshot, counts, choices, (*compose, "up", "--detach", "--no-build"), env)
-    steps += _proxy(snapshot, wanted, compose, env)
-    if any(service.is_proxy and _is_outdated(snapshot, service) for service in snapshot.services):
-        # A new proxy starts without lists.
+            for service in known
+            if service.port
+        ]
         snapshot = replace(snapshot, routing={})
-    for service in snapshot.services:
-        if service.port is not None:
-            steps += shift(
-                snapshot,
-                service,
-                choices[service.name],
-                proxy_name(snapshot),
-                counts[service.name],
-            )
+    for service in _scalable(snapshot):
+        if service not in known:
+            steps += shift(snapshot, service, choices[service.name], name, counts[service.name])
     return Plan(tuple(steps), "everything is up and as the Compose file says")
 
 
@@ -101,45 +104,21 @@ def scale(
     """Change numbers of replicas. `revisions` are those that new ones will be of: the running
     ones, for which the services' hashes have been computed.
     """
-    steps: Steps = []
-    for service in snapshot.services:
+    choices = {}
+    for service in _scalable(snapshot):
+        live = sum(replica.is_live for replica in snapshot.of(service.name))
+        count = counts.get(service.name, live)
+        choices[service.name] = choose(snapshot, service, count, config_hash=None)
         if service.name in counts:
-            steps += _scale(snapshot, service, counts[service.name], revisions, compose)
+            _refuse_what_scale_cannot_do(snapshot, service, count, choices[service.name])
+        else:
+            choices[service.name] = replace(choices[service.name], dead=())
+    steps = _make(snapshot, choices, compose, revision_env(revisions), proxy=False)
+    for service in _scalable(snapshot):
+        if service.name in counts:
+            choice = choices[service.name]
+            steps += shift(snapshot, service, choice, proxy_name(snapshot), counts[service.name])
     return Plan(tuple(steps), ", ".join(f"{name} has {n}" for name, n in counts.items()))
-
-
-def _scale(
-    snapshot: Snapshot,
-    service: Service,
-    count: int,
-    revisions: Mapping[str, str],
-    compose: Sequence[str],
-) -> Steps:
-    proxy = snapshot.proxy
-    if service.port is not None and (proxy is None or not proxy.is_live):
-        raise StackError(f"the stack is not up. Run: python -m stack up {service.name}={count}")
-    choice = choose(snapshot, service, count, config_hash=None)
-    steps: Steps = list(remove_dead(service, choice))
-    own = {name: value for name, value in revisions.items() if name == service.name}
-    changed = any(replica.config_hash != service.config_hash for replica in choice.keep)
-    if choice.missing and changed:
-        raise ConfigurationError(
-            f"{service.name}: its settings in the Compose file have changed since its replicas "
-            "were made, and new replicas would differ from them. "
-            f"To apply the change and scale: python -m stack up {service.name}={count}"
-        )
-    if choice.missing:
-        steps.append(
-            Command(
-                (
-                    *(*compose, "up", "--detach", "--no-build", "--no-deps", "--no-recreate"),
-                    *("--scale", f"{service.name}={choice.total}", service.name),
-                ),
-                f"{service.name}: make {choice.missing} more; --no-recreate leaves the rest alone",
-                revision_env(own),
-            )
-        )
-    return steps + shift(snapshot, service, choice, proxy_name(snapshot), count)
 
 
 def down(
@@ -174,137 +153,122 @@ def down(
     return Plan(tuple(steps), "nothing of the project is there", notes)
 
 
-def proxy_name(snapshot: Snapshot) -> str:
-    """The name of the proxy's container, also before Compose has made it."""
-    if snapshot.proxy:
-        return snapshot.proxy.name
-    service = next((service for service in snapshot.services if service.is_proxy), None)
-    return f"{snapshot.project}-{service.name if service else 'proxy'}-1"
+def _scalable(snapshot: Snapshot) -> list[Service]:
+    return [service for service in snapshot.services if not service.is_proxy]
+
+
+def _choose_for_up(snapshot: Snapshot, service: Service, count: int) -> Choice:
+    mine = snapshot.of(service.name)
+    if service.port is None and mine and all(_has_done_its_work(replica) for replica in mine):
+        return Choice(keep=(), surplus=(), dead=(), missing=0)
+    # What is not routed has no requests to lose: Compose renews it in place.
+    config_hash = None if service.port is None else service.config_hash
+    return choose(snapshot, service, count, config_hash=config_hash)
+
+
+def _has_done_its_work(replica: Replica) -> bool:
+    return not replica.is_live and replica.exit_code == 0 and replica.started_at > 0
+
+
+def _refuse_what_scale_cannot_do(
+    snapshot: Snapshot, service: Service, count: int, choice: Choice
+) -> None:
+    proxy = snapshot.proxy
+    if service.port is not None and (proxy is None or not proxy.is_live):
+        raise StackError(f"the stack is not up. Run: python -m stack up {service.name}={count}")
+    if choice.missing and any(r.config_hash != service.config_hash for r in choice.keep):
+        raise ConfigurationError(
+            f"{service.name}: its settings in the Compose file have changed since its replicas "
+            "were made, and new replicas would differ from them. "
+            f"To apply the change and scale: python -m stack up {service.name}={count}"
+        )
+
+
+def _build(wanted: Wanted, compose: Sequence[str], env: Env) -> Steps:
+    if not wanted.to_build:
+        return []
+    names = ", ".join(f"{name} {wanted.revisions.get(name, '')}" for name in wanted.to_build)
+    build = Command(
+        (*compose, "build", *wanted.to_build),
+        f"build {names}",
+        (*env, *wanted.build_env),
+        timeout_s=3600,
+    )
+    return [*(base.step for base in wanted.bases if base.step), build]
 
 
 def _make(
     snapshot: Snapshot,
-    counts: Mapping[str, int],
     choices: Mapping[str, Choice],
-    compose_up: Sequence[str],
+    compose: Sequence[str],
     env: Env,
+    *,
+    proxy: bool,
 ) -> Steps:
-    """Let Compose make what is missing, in the order of depends_on, and renew what is outdated
-    and not routed.
-    """
+    """Let Compose make what is missing, in the order of depends_on, and leave the rest alone."""
     steps: Steps = []
-    plain = [service for service in snapshot.services if service.port is None]
-    outdated = [
-        service.name
-        for service in plain
-        if not service.is_proxy and _is_outdated(snapshot, service)
-    ]
-    if outdated:
-        steps.append(
-            Command(
-                (*compose_up, "--no-deps", *outdated),
-                f"the settings of {', '.join(outdated)} have changed",
-                env,
-            )
-        )
-    missing = [name for name, choice in choices.items() if choice.missing]
-    missing += [
-        service.name
-        for service in plain
-        if service.name not in outdated
-        and not (service.is_proxy and _is_outdated(snapshot, service))
-        and sum(map(_counts_as_there, snapshot.of(service.name))) < counts.get(service.name, 1)
-    ]
+    for service in _scalable(snapshot):
+        steps += remove_dead(service, choices[service.name])
+    missing = {name for name, choice in choices.items() if choice.missing}
+    missing |= {service.name for service in snapshot.services if service.is_proxy and proxy}
     if not missing:
         return steps
-    # Every routed service has its number here: without it Compose would go back to
-    # deploy.replicas, and choose itself whom to stop.
-    totals = {name: choice.total for name, choice in choices.items()} | {
-        service.name: max(counts[service.name], len(snapshot.of(service.name)))
-        for service in plain
-        if service.name in counts
+    # Compose would bring what it touches back to deploy.replicas, and choose itself whom to stop:
+    # whatever differs from that is named, with its number.
+    totals = {
+        service.name: choices[service.name].total
+        for service in _scalable(snapshot)
+        if service.name in missing or _differs(service, choices[service.name].total)
     }
-    numbers = [
-        word
-        for service in snapshot.services
-        if service.name in totals
-        and (totals[service.name] != service.replicas or service.port is not None)
-        for word in ("--scale", f"{service.name}={totals[service.name]}")
-    ]
-    everything = len(missing) == len(snapshot.services)
+    named = sorted(missing | totals.keys())
+    everything = len(named) == len(snapshot.services)
+    variables = {name for name, _ in revision_env(dict.fromkeys(named, ""))}
     steps.append(
         Command(
             (
-                *(*compose_up, "--no-recreate", *numbers),
-                *(() if everything else sorted(missing)),
+                *(*compose, "up", "--detach", "--no-build", "--no-recreate"),
+                *_numbers(totals),
+                *(() if everything else named),
             ),
-            f"make what is missing: {', '.join(sorted(missing))}",
-            env,
+            f"make what is missing of {', '.join(sorted(missing))}; "
+            "--no-recreate leaves the rest alone",
+            tuple(pair for pair in env if pair[0] in variables),
         )
     )
     return steps
 
 
-def _is_outdated(snapshot: Snapshot, service: Service) -> bool:
-    return any(r.config_hash != service.config_hash for r in snapshot.of(service.name))
+def _differs(service: Service, total: int) -> bool:
+    return total not in (0, service.replicas)
 
 
-def _counts_as_there(replica: Replica) -> bool:
-    """Running, or a one-shot service that has done its work."""
-    return replica.is_live or (replica.exit_code == 0 and replica.started_at > 0)
+def _numbers(totals: Mapping[str, int]) -> tuple[str, ...]:
+    return tuple(word for name, n in totals.items() for word in ("--scale", f"{name}={n}"))
 
 
-def _proxy(snapshot: Snapshot, wanted: Wanted, compose: Sequence[str], env: Env) -> Steps:
-    """Bring the proxy up to date: a new configuration is installed into the running one, only a
-    new program needs a new container.
+def _renew(
+    snapshot: Snapshot, counts: Mapping[str, int], compose: Sequence[str], env: Env
+) -> Steps:
+    """Let Compose make anew what is outdated and not routed. It comes when all routed replicas
+    are up to date, so that Compose finds nothing to do with those it depends on.
     """
-    service = next((service for service in snapshot.services if service.is_proxy), None)
-    if service is None:
+    outdated = [
+        service
+        for service in snapshot.services
+        if service.port is None and is_outdated(snapshot, service)
+    ]
+    if not outdated:
         return []
-    ready = WaitReady(
-        snapshot.project,
-        service,
-        1,
-        service.start_timeout_s,
-        f"{service.name}: wait until it answers",
-    )
-    proxy = snapshot.proxy
-    if proxy is None:
-        return [ready]
-    running_config = snapshot.proxy_config
-    steps: Steps = []
-    if proxy.config_hash != service.config_hash:
-        renew = Command(
-            (*compose, "up", "--detach", "--no-build", "--no-deps", service.name),
-            f"{service.name}: its program or settings have changed. One port, one proxy: "
-            "there is no answer for about a second",
-            env,
-        )
-        steps += [renew, ready]
-        running_config = wanted.revisions.get(service.name, "").partition("-")[2]
-    elif not proxy.is_ready:
-        steps.append(ready)
-    if wanted.proxy_config and wanted.proxy_config != running_config:
-        steps.append(
-            Command(
-                ("docker", "exec", "-i", proxy.name, "proxy", "configure"),
-                f"{service.name}: check the changed configuration, then take it over",
-                feed=("tar", "-c", "-C", f"{service.build_context}/{PROXY_CONF}", "."),
-                timeout_s=60,
-            )
-        )
-    return steps
-
-
-def proxy_revision(snapshot: Snapshot, wanted: str) -> str:
-    """The revision to name to Compose: the running proxy's, as long as only the configuration
-    differs, so that Compose leaves its container alone.
-    """
-    proxy = snapshot.proxy
-    if proxy and proxy.is_live and program_of(proxy.revision) == program_of(wanted):
-        return proxy.revision
-    return wanted
-
-
-def _revisions(wanted: Wanted) -> str:
-    return ", ".join(f"{name} {wanted.revisions.get(name, '')}".strip() for name in wanted.to_build)
+    names = ", ".join(service.name for service in outdated)
+    why = f"{names}: settings or program have changed"
+    if any(service.is_proxy for service in outdated):
+        why += ". One port, one proxy: there is no answer for about a second"
+    totals = {
+        service.name: counts[service.name]
+        for service in _scalable(snapshot)
+        if _differs(service, counts[service.name])
+    }
+    words = sorted({service.name for service in outdated} | totals.keys())
+    return [
+        Command((*compose, "up", "--detach", "--no-build", *_numbers(totals), *words), why, env)
+    ]

@@ -1,10 +1,13 @@
 """Stacks for tests. Without an engine these tests fail: they are never skipped."""
 
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import Stack
+from tests.e2e.harness import ROOT, Stack
 
 
 @pytest.hookimpl(wrapper=True)
@@ -29,6 +32,27 @@ def _stack() -> Iterator[Stack]:
 def stack() -> Iterator[Stack]:
     """A project of the test's own; nothing runs yet."""
     yield from _stack()
+
+
+@pytest.fixture
+def stack_copy(tmp_path: Path) -> Iterator[Stack]:
+    """A project with sources of its own, for tests that change them."""
+    directory = tmp_path / "stack"
+    listed = subprocess.run(
+        ("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"),
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, directory / name)
+    if (ROOT / ".env").exists():
+        shutil.copy(ROOT / ".env", directory / ".env")
+    for stack in _stack():
+        stack.directory = directory
+        yield stack
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,8 @@ class Stack:
             **os.environ,
             "COMPOSE_PROJECT_NAME": self.project,
             "HTTP_PORT": str(self.port),
-            "PYTHONPATH": str(ROOT),
+            # The test's Python and packages, the copy's code where there is one.
+            "PYTHONPATH": str(self.directory),
         }
 
     def try_run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:

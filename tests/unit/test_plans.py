@@ -31,8 +31,7 @@ def commands(plan: Plan) -> list[str]:
 def test_scaling_up_makes_then_waits_then_routes() -> None:
     plan = scale(snapshot_of([replica(1), replica(2)], [1, 2]), 4)
     assert commands(plan) == [
-        "WEB_REVISION=new docker compose up --detach --no-build --no-deps --no-recreate "
-        "--scale web=4 web",
+        "WEB_REVISION=new docker compose up --detach --no-build --no-recreate --scale web=4 web",
         'until [ "$(docker ps -q --filter label=com.docker.compose.project=p --filter '
         'label=com.docker.compose.service=web --filter health=healthy | wc -l)" -ge 4 ]; '
         "do sleep 0.5; done",
@@ -85,8 +84,7 @@ def test_dead_containers_are_removed_before_compose_could_start_them() -> None:
     plan = scale(snapshot_of([replica(1), replica(2, state=EXITED)], [1]), 2)
     assert commands(plan)[:2] == [
         "docker rm p-web-2",
-        "WEB_REVISION=new docker compose up --detach --no-build --no-deps --no-recreate "
-        "--scale web=2 web",
+        "WEB_REVISION=new docker compose up --detach --no-build --no-recreate --scale web=2 web",
     ]
 
 
@@ -161,9 +159,7 @@ def test_a_changed_proxy_program_replaces_its_container_and_nothing_else() -> No
         services=(replace(PROXY, config_hash="changed"), WEB),
     )
     plan = up(snapshot, proxy_config="b", revisions={"proxy": "c-b"})
-    assert commands(plan)[0] == (
-        "PROXY_REVISION=c-b docker compose up --detach --no-build --no-deps proxy"
-    )
+    assert commands(plan)[0] == ("PROXY_REVISION=c-b docker compose up --detach --no-build proxy")
     # A new container starts with DNS, so that it gets its list again.
     assert commands(plan)[-1].endswith("proxy targets web:8000 p-web-1 p-web-2")
 
@@ -172,9 +168,35 @@ def test_compose_never_gets_to_choose_how_many_routed_replicas_there_are() -> No
     database = Service("db", config_hash="d")
     snapshot = snapshot_of([replica(n) for n in (1, 2, 3, 4)], [1, 2, 3, 4])
     plan = up(replace(snapshot, services=(database, PROXY, WEB)))
-    assert commands(plan) == [
-        "docker compose up --detach --no-build --no-recreate --scale web=4 db"
-    ]
+    assert commands(plan)[0] == (
+        "docker compose up --detach --no-build --no-recreate --scale db=1 --scale web=4 db web"
+    )
+
+
+def test_what_is_not_routed_is_renewed_when_all_routed_replicas_are_up_to_date() -> None:
+    database = Service("db", config_hash="new")
+    old = Replica("d", "p-db-1", "db", 1, config_hash="old", state="healthy")
+    snapshot = snapshot_of([replica(n, config_hash="old") for n in (1, 2, 3)], [1, 2, 3])
+    snapshot = replace(
+        snapshot, services=(database, PROXY, WEB), replicas=(*snapshot.replicas, old)
+    )
+    texts = commands(up(snapshot))
+    renew = texts.index("docker compose up --detach --no-build --scale web=3 db web")
+    assert renew > texts.index("docker rm p-web-1 p-web-2 p-web-3")
+
+
+def test_a_new_proxy_gets_all_its_lists_again() -> None:
+    shop = Service("shop", replicas=1, port=9000, config_hash="s")
+    start = snapshot_of([replica(1, config_hash="old"), replica(2, config_hash="old")], [1, 2])
+    services = (replace(PROXY, config_hash="changed"), shop, WEB)
+    texts = commands(up(replace(start, services=services), revisions={"proxy": "c-b"}))
+    renew = texts.index("PROXY_REVISION=c-b docker compose up --detach --no-build proxy")
+    # The replicas that the old proxy knows are drained while it still runs.
+    assert texts.index("docker rm p-web-1 p-web-2") < renew
+    assert "docker exec p-proxy-1 proxy targets web:8000 p-web-3 p-web-4" in texts[:renew]
+    assert "docker exec p-proxy-1 proxy targets web:8000 p-web-3 p-web-4" in texts[renew:]
+    assert "docker exec p-proxy-1 proxy targets shop:9000 p-shop-1" in texts[renew:]
+    assert not any("shop:9000" in text for text in texts[:renew])
 
 
 def test_a_one_shot_service_that_has_done_its_work_is_not_run_again() -> None:

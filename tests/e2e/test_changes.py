@@ -1,0 +1,134 @@
+"""Changes of the sources: configuration, a second service, builds."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.e2e.harness import Stack, engine, eventually
+
+NO_WAY_OUT = "import socket; socket.create_connection(('192.0.2.1', 80), 2)"
+
+
+def test_a_configuration_that_nginx_refuses_exits_78_and_the_old_one_serves_on(
+    stack_copy: Stack,
+) -> None:
+    stack_copy.run("up")
+    log = stack_copy.directory / "proxy" / "conf" / "log.conf"
+    good = log.read_text()
+    log.write_text(good + "nonsense;\n")
+    done = stack_copy.try_run("up")
+    assert done.returncode == 78
+    assert 'unknown directive "nonsense"' in done.stderr
+    assert stack_copy.get("/api/replica").status_code == 200
+    log.write_text(good)
+    assert "Nothing to do" in stack_copy.try_run("up").stderr
+
+
+def test_a_second_routed_service_takes_the_lines_that_the_guide_shows(stack_copy: Stack) -> None:
+    stack_copy.run("up", "web=3")
+    follow_guide(stack_copy.directory)
+    stack_copy.run("up")
+    shop = {"Host": "shop.localhost"}
+    answer = stack_copy.get("/api/replica", headers=shop).json()
+    assert answer["replica"] in {c.id[:12] for c in stack_copy.containers("shop") if c.id}
+    answer = stack_copy.get("/api/replica").json()
+    assert answer["replica"] in {c.id[:12] for c in stack_copy.containers("web") if c.id}
+    # The first service was left alone.
+    assert len(stack_copy.containers("web")) == 3
+    stack_copy.run("scale", "shop=3")
+    assert [row["routed"] for row in stack_copy.ps() if row["service"] == "shop"] == [True] * 3
+    assert "Nothing to do" in stack_copy.try_run("up").stderr
+
+
+def follow_guide(directory: Path) -> None:
+    """Do what docs/second-service.md says, with the lines that stand there."""
+    guide = (directory / "docs" / "second-service.md").read_text()
+    service, network, proxy = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    (routes,) = re.findall(r"```nginx\n(.*?)```", guide, re.DOTALL)
+    shutil.copytree(directory / "web", directory / "shop")
+    compose = directory / "compose.yaml"
+    text = compose.read_text()
+    text = text.replace("\nservices:\n", f"\nservices:\n{service}\n", 1)
+    text = text.replace("\nnetworks:\n", f"\nnetworks:\n{network}", 1)
+    assert "    networks: [edge, web]\n" in text
+    compose.write_text(text.replace("    networks: [edge, web]\n", proxy))
+    conf = directory / "proxy" / "conf" / "services.conf"
+    old = conf.read_text()
+    conf.write_text(
+        re.sub(r"\nmap .*?\n}\n", lambda _: f"\n{routes}", old, count=1, flags=re.DOTALL)
+    )
+
+
+def test_no_layer_holds_the_ca_bundle_of_the_build(stack_copy: Stack, tmp_path: Path) -> None:
+    marker = "MARKER-of-a-machine-s-own-CA"
+    bundle = Path("/etc/ssl/certs/ca-certificates.crt")
+    certificates = bundle.read_text() if bundle.exists() else ""
+    (tmp_path / "ca.pem").write_text(f"# {marker}\n{certificates}")
+    done = stack_copy.try_run("up", CA_BUNDLE=str(tmp_path / "ca.pem"))
+    assert done.returncode == 0, done.stderr
+    image = engine().images.get(
+        next(c.attrs["Config"]["Image"] for c in stack_copy.containers("web"))
+    )
+    saved = b"".join(image.save())
+    assert marker.encode() not in saved
+    assert marker not in str(image.history())
+
+
+def test_a_plain_compose_build_works_without_a_ca_bundle_being_named(stack_copy: Stack) -> None:
+    # Where TLS is inspected pip needs the machine's bundle; everywhere else nothing has to be set.
+    bundle = Path("/etc/ssl/certs/ca-certificates.crt")
+    if bundle.exists():
+        with (stack_copy.directory / ".env").open("a") as file:
+            file.write(f"CA_BUNDLE={bundle}\n")
+    stack_copy.compose("build")
+    for service in ("web", "proxy"):
+        assert engine().images.get(f"{stack_copy.project}-{service}:dev")
+
+
+def test_images_carry_their_revision_and_a_numeric_user(running: Stack) -> None:
+    for row in running.ps():
+        image = engine().images.get(f"{running.project}-{row['service']}:{row['revision']}")
+        config = image.attrs["Config"]
+        assert config["Labels"]["org.opencontainers.image.revision"] == row["revision"]
+        assert re.fullmatch(r"\d+:\d+", config["User"])
+        assert config["User"] != "0:0"
+
+
+def test_containers_are_hardened(running: Stack) -> None:
+    for container in running.containers():
+        host = container.attrs["HostConfig"]
+        assert host["ReadonlyRootfs"] is True
+        assert host["CapDrop"] == ["ALL"]
+        assert host["SecurityOpt"] == ["no-new-privileges:true"]
+        assert host["PidsLimit"] == 64
+        assert host["Memory"] > 0
+        assert host["NanoCpus"] > 0
+        assert host["LogConfig"]["Config"]["max-size"] == "10m"
+        assert host["RestartPolicy"]["Name"] == "unless-stopped"
+        assert not [mount for mount in container.attrs["Mounts"] if "docker.sock" in str(mount)]
+        for bindings in (host["PortBindings"] or {}).values():
+            assert {binding["HostIp"] for binding in bindings} == {"127.0.0.1"}
+    with pytest.raises(AssertionError):
+        # No way out of the app's network.
+        running.compose("exec", "web", "python3", "-c", NO_WAY_OUT)
+    network = engine().networks.get(f"{running.project}_web")
+    assert network.attrs["Internal"] is True
+
+
+def test_the_proxy_overwrites_what_clients_claim_and_hides_its_version(running: Stack) -> None:
+    answer = running.get(
+        "/api/replica", headers={"X-Forwarded-For": "6.6.6.6", "Forwarded": "for=6.6.6.6"}
+    )
+    assert answer.headers["Server"] == "nginx"
+    eventually(lambda: answer.headers["X-Request-ID"] in running.run("logs", "proxy"), "the line")
+    assert "6.6.6.6" not in running.run("logs", "proxy")
+    assert running.get("/proxy-health").text == "ok\n"
+    assert running.get("/").headers["Content-Encoding"] == "gzip"
+
+
+def test_a_body_over_the_cap_is_refused_by_the_proxy(running: Stack) -> None:
+    answer = requests.post(running.url + "/api/echo", data=b"x" * (2 << 20), timeout=10)
+    assert answer.status_code == 413
