@@ -28,7 +28,7 @@ lint: venv-dev ## ruff, mypy --strict, shellcheck
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/shellcheck -x scripts/*.sh proxy/bin/proxy .ci/run
+	$(VENV)/bin/shellcheck scripts/*.sh proxy/bin/proxy .ci/run
 
 format: venv-dev ## format the Python code
 	$(VENV)/bin/ruff check --fix .

@@ -13,7 +13,7 @@ set -euo pipefail
 # shellcheck disable=SC1091
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-ENGINE_AT_LEAST=23 # builds with BuildKit by default
+ENGINE_AT_LEAST=25.0 # has start_interval of health checks
 COMPOSE_AT_LEAST=2.20
 LOG=/var/log/dockerd.log
 PATH=$PATH:/usr/sbin:/sbin # where dockerd is; users often lack it
@@ -90,6 +90,14 @@ stop_if_not_permitted() {
 		fail 77 "user $(id -un) may not use the Docker Engine's socket; add the user to the docker group" \
 			"(sudo usermod -aG docker $(id -un), then log in again), or use sudo" ;;
 	esac
+}
+
+# A running engine is the user's own: never replaced by another.
+stop_if_too_old() {
+	local version
+	version=$(docker version --format '{{.Server.Version}}')
+	at_least "$version" "$ENGINE_AT_LEAST" ||
+		fail 69 "Docker Engine $version is too old, $ENGINE_AT_LEAST or later is needed; upgrade it (https://docs.docker.com/engine/install/)"
 }
 
 # --- installing ------------------------------------------------------------
@@ -296,7 +304,7 @@ prepare() {
 }
 
 complaint=""
-if all_usable; then exit 0; fi
+if all_usable; then stop_if_too_old; exit 0; fi
 engine_answers || { stop_if_elsewhere; stop_if_not_permitted; }
 
 trap '[ -z "$tmp" ] || as_root rm -rf "$tmp"' EXIT
@@ -307,3 +315,4 @@ if have flock && [ -r /run ]; then
 	flock -w 600 9 || fail 69 "another run has been preparing the Docker Engine for 10 minutes; end it, then try again"
 fi
 prepare
+stop_if_too_old

@@ -4,6 +4,7 @@
 #   PYTHON         the Python to make it with (default: python3)
 #   NO_INSTALL=1   never install a system package
 set -euo pipefail
+# shellcheck disable=SC1091
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 venv=$1 lockfile=$2
@@ -15,7 +16,7 @@ require_python() {
 			fail 69 "Python 3.11 or later is needed, $python is $("$python" -V 2>&1); name another: make up PYTHON=python3.12"
 		"$python" -c 'import ensurepip, venv' 2>/dev/null && return
 	fi
-	[ "$python" = python3 ] && is_debian_or_ubuntu ||
+	{ [ "$python" = python3 ] && is_debian_or_ubuntu; } ||
 		fail 69 "$python with its venv module is missing; get Python 3.11 or later from your system or from python.org"
 	[ "${NO_INSTALL:-}" != 1 ] ||
 		fail 69 "missing: python3-venv, and NO_INSTALL=1 forbids to install it; install it, or unset NO_INSTALL"

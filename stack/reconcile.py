@@ -131,7 +131,7 @@ def stop(service: Service, replicas: tuple[Replica, ...]) -> Steps:
     grace = str(service.stop_grace_s)
     return [
         Command(
-            ("docker", "stop", "--time", grace, *names),
+            ("docker", "stop", "-t", grace, *names),
             f"{service.name}: SIGTERM, then up to {grace} s to end by itself",
             timeout_s=service.stop_grace_s + 60,
         ),

@@ -72,7 +72,7 @@ class SimulatedEngine:
             case ("docker", "exec", "p-proxy-1", "proxy", "drain", _, *names):
                 routed = {t.name for t in self.snapshot.routing["web:8000"].targets}
                 assert not routed & set(names), "drained while it gets traffic"
-            case ("docker", "stop", "--time", _, *names):
+            case ("docker", "stop", "-t", _, *names):
                 self._set_state(names, "exited")
             case ("docker", "rm", *names):
                 assert all(not r.is_live for r in self.snapshot.replicas if r.name in names)

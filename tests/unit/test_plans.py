@@ -44,7 +44,7 @@ def test_scaling_down_routes_away_then_drains_then_stops_the_highest_numbers() -
     assert commands(plan) == [
         "docker exec p-proxy-1 proxy targets web:8000 p-web-1",
         "docker exec p-proxy-1 proxy drain 30 p-web-2 p-web-5",
-        "docker stop --time 10 p-web-2 p-web-5",
+        "docker stop -t 10 p-web-2 p-web-5",
         "docker rm p-web-2 p-web-5",
     ]
 
@@ -63,7 +63,7 @@ def test_scaling_down_keeps_those_that_serve_whatever_their_numbers() -> None:
     ill = [replica(1, state=UNHEALTHY), replica(2), replica(3, state=PAUSED), replica(4)]
     plan = scale(snapshot_of(ill, [2, 4]), 2)
     assert commands(plan) == [
-        "docker stop --time 10 p-web-1 p-web-3",
+        "docker stop -t 10 p-web-1 p-web-3",
         "docker rm p-web-1 p-web-3",
     ]
 
