@@ -1,6 +1,7 @@
 """The command line: reads arguments, asks the engine for a plan, shows it or runs it."""
 
 import json
+import os
 import signal
 import sys
 import time
@@ -162,19 +163,22 @@ def doctor_(options: Options) -> None:
 
 def main() -> None:
     """Run the command line, and turn every error into one message and an exit code."""
-    # A reader that has gone (`ps | head`) ends us silently, as it does other programs.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     debug = "--debug" in sys.argv[1:]
     try:
         program = "python -m stack" if sys.argv[0].endswith("__main__.py") else "stack"
         cli.main(prog_name=program, standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         _complain(error.format_message())
         sys.exit(2)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has gone (`ps | head`): nobody is left to be told anything.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except StackError as error:
         if debug:
             traceback.print_exc()
@@ -195,7 +199,7 @@ def _change(options: Options, make_plan: Callable[[], Plan]) -> None:
     with lock.held(engine.lock_path, verb=lock.described(sys.argv[1:]), wait_s=options.lock_wait_s):
         plan = make_plan()
         for note in plan.notes:
-            click.echo(note, err=True)
+            click.echo(f"note: {note}", err=True)
         if not plan.steps:
             click.echo(f"Nothing to do: {plan.outcome}.", err=True)
             return

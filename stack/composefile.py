@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def project_name(compose: Sequence[str]) -> str:
 
 def _plain_name() -> str | None:
     """The name, if it comes from a literal top-level `name:` of a compose.yaml right here."""
-    if "COMPOSE_PROJECT_NAME" in os.environ or "COMPOSE_FILE" in os.environ:
+    if any(variable.startswith("COMPOSE_") for variable in os.environ):
         return None
     directory = Path()
     others = ("compose.yml", "docker-compose.yml", "docker-compose.yaml")
@@ -121,6 +122,8 @@ def _service(name: str, body: Mapping[str, Any], config_hash: str) -> Service:
         build_context=_near(build.get("context")),
         dockerfile=build.get("dockerfile", "Dockerfile"),
         build_args={key: value for key, value in (build.get("args") or {}).items() if value},
+        depends_on=tuple(sorted(body.get("depends_on") or ())),
+        settings=_settings(body),
         config_hash=config_hash,
         has_health_check=bool(check.get("test")) and not check.get("disable"),
         stop_grace_s=round(seconds(body.get("stop_grace_period", "10s"))),
@@ -128,6 +131,17 @@ def _service(name: str, body: Mapping[str, Any], config_hash: str) -> Service:
         published=tuple(_published(body.get("ports") or ())),
         container_name=body.get("container_name", ""),
     )
+
+
+def _settings(body: Mapping[str, Any]) -> str:
+    """A digest of what the service's containers are made with, the image's name left out."""
+    deploy = dict(body.get("deploy") or {})
+    for key in ("replicas", "update_config", "rollback_config", "placement"):
+        deploy.pop(key, None)
+    ignored = ("build", "image", "pull_policy", "depends_on", "scale", "profiles", "develop")
+    kept = {key: value for key, value in body.items() if key not in ignored}
+    text = json.dumps({**kept, "deploy": deploy}, sort_keys=True)
+    return sha256(text.encode()).hexdigest()
 
 
 def _near(path: str | None) -> str | None:

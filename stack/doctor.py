@@ -14,9 +14,9 @@ from stack.engines.compose import ComposeEngine
 from stack.errors import StackError
 from stack.plan import Command
 
-# deploy.healthcheck.start_interval came with these.
+# start_interval of health checks came with Engine 25; Compose before 2.20 does not pass it on.
 ENGINE_AT_LEAST = (25, 0)
-COMPOSE_AT_LEAST = (2, 20, 2)
+COMPOSE_AT_LEAST = (2, 20)
 DISK_GIB_AT_LEAST = 2
 
 COMMANDS = (

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from stack import runner
 from stack.errors import CommandFailed, Interrupted, StackError
-from stack.model import EXITED, RESTARTING, UNHEALTHY, Replica, Snapshot
-from stack.plan import Plan, WaitReady
+from stack.model import EXITED, PAUSED, UNHEALTHY, Replica, Snapshot
+from stack.plan import Command, Plan, WaitReady
 from stack.progress import Progress
 
 POLL_S = 0.2
@@ -19,13 +19,15 @@ def execute(plan: Plan, observe: Callable[[], Snapshot], progress: Progress) -> 
     """
     total = len(plan.steps)
     for number, step in enumerate(plan.steps, start=1):
-        bound = step if isinstance(step, WaitReady) else step.command(observe())
         try:
+            bound = step if isinstance(step, WaitReady) else step.command(observe())
             with progress.step(number, total, bound):
                 if isinstance(bound, WaitReady):
                     _wait(bound, observe)
                 else:
-                    runner.run(bound, stream=progress.debug)
+                    output = runner.run(bound, stream=progress.debug)
+            if isinstance(bound, Command) and bound.speaks:
+                progress.tell(output)
         except Interrupted as error:
             raise _interrupted(error, number, total) from None
         except CommandFailed as error:
@@ -34,17 +36,20 @@ def execute(plan: Plan, observe: Callable[[], Snapshot], progress: Progress) -> 
 
 def _wait(wait: WaitReady, observe: Callable[[], Snapshot]) -> None:
     deadline = time.monotonic() + wait.timeout_s
+    restarts: dict[str, int] = {}
     while True:
         snapshot = observe()
         ready = wait.ready(snapshot)
         if len(ready) >= wait.count:
             return
         service = wait.service.name
-        broken = [
-            replica
-            for replica in snapshot.of(service)
-            if replica.name not in wait.without and _is_broken(replica)
-        ]
+        broken = []
+        for replica in snapshot.of(service):
+            # What it lived through before does not count.
+            before = restarts.setdefault(replica.id, replica.restarts)
+            awaited = replica.name not in wait.without and replica not in ready
+            if awaited and _is_broken(replica, replica.restarts - before):
+                broken.append(replica)
         if broken or time.monotonic() >= deadline:
             state = f"{broken[0].name} is {_state(broken[0])}" if broken else _timed_out(wait)
             raise StackError(
@@ -55,15 +60,14 @@ def _wait(wait: WaitReady, observe: Callable[[], Snapshot]) -> None:
         time.sleep(POLL_S)
 
 
-def _is_broken(replica: Replica) -> bool:
+def _is_broken(replica: Replica, restarts: int) -> bool:
     """Whether waiting on is useless. Docker restarts what ends; twice says it will go on so."""
-    looping = replica.state == RESTARTING or replica.restarts > 0
-    return replica.state in (UNHEALTHY, EXITED) or (looping and replica.restarts > 1)
+    return replica.state in (UNHEALTHY, PAUSED, EXITED) or restarts > 1
 
 
 def _state(replica: Replica) -> str:
-    if replica.state == UNHEALTHY:
-        return "unhealthy"
+    if replica.state in (UNHEALTHY, PAUSED):
+        return replica.state
     return f"ending over and over (exit code {replica.exit_code}, {replica.restarts} restarts)"
 
 
@@ -87,7 +91,7 @@ def _failed(error: CommandFailed, number: int, total: int) -> StackError:
     text = f"step {number} of {total} failed: {error}"
     if error.output.strip():
         text += "\n" + _indented("\n".join(error.output.strip().splitlines()[-LOG_LINES:]))
-    text += "\nNothing that served was stopped. Run the same command again when the cause is gone."
+    text += "\nRun the same command again when the cause is gone: it goes on from what is there."
     failure = StackError(text)
     failure.exit_code = error.exit_code
     return failure

@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import os
 import shlex
-import tempfile
 import time
 from collections.abc import Iterator
 from hashlib import sha256
@@ -18,7 +17,8 @@ POLL_S = 0.1
 def lock_path(project: str, engine_id: str) -> Path:
     """Where the lock of a project is; the same for every user and every clone on this machine."""
     key = sha256(f"{engine_id}\n{project}".encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"stack-{key}.lock"
+    # Not tempfile's: TMPDIR may be a directory of each user's own.
+    return Path("/tmp") / f"stack-{key}.lock"  # noqa: S108 - opened safely below
 
 
 @contextlib.contextmanager
@@ -33,6 +33,7 @@ def held(path: Path, *, verb: str, wait_s: float) -> Iterator[None]:
             )
         time.sleep(POLL_S)
     try:
+        os.set_inheritable(descriptor, True)  # see runner.run
         os.ftruncate(descriptor, 0)
         since = time.strftime("%H:%M:%S")
         os.write(descriptor, f"process {os.getpid()}, {verb}, since {since}".encode())
@@ -74,7 +75,7 @@ def _try(path: Path) -> int | None:
 
 
 def _open(path: Path) -> int:
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_NOFOLLOW
     try:
         try:
             # Without O_CREAT first: in a sticky directory the kernel refuses to open another

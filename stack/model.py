@@ -12,9 +12,10 @@ RESTARTING, PAUSED, EXITED, CREATED = "restarting", "paused", "exited", "created
 class Service:
     """A service of the Compose file, as `docker compose config` resolves it.
 
-    `port` is where a routed service listens, None where nothing is routed. `config_hash` is
-    Compose's own: a container with another one was made from other settings. `published` are
-    addresses and ports of the host.
+    `port` is where a routed service listens, None where nothing is routed. `settings` is a digest
+    of what its containers are made with. `revision` and `image_id` are those that they should
+    have, empty where it is not built here; then `config_hash`, Compose's own, takes their place.
+    `published` are addresses and ports of the host.
     """
 
     name: str
@@ -25,6 +26,10 @@ class Service:
     build_context: str | None = None
     dockerfile: str = "Dockerfile"
     build_args: Mapping[str, str] = field(default_factory=dict)
+    depends_on: tuple[str, ...] = ()
+    settings: str = ""
+    revision: str = ""
+    image_id: str = ""
     config_hash: str = ""
     has_health_check: bool = True
     stop_grace_s: int = 10
@@ -56,6 +61,7 @@ class Replica:
     number: int
     state: str
     revision: str = ""
+    image_id: str = ""
     config_hash: str = ""
     addresses: tuple[str, ...] = ()
     restarts: int = 0
@@ -74,6 +80,20 @@ class Replica:
     def is_live(self) -> bool:
         """Whether its process runs or will run again without anybody's help."""
         return self.state not in (EXITED, CREATED)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended well, as one-shot services do."""
+        return not self.is_live and self.exit_code == 0 and self.started_at > 0
+
+    def is_current(self, service: Service) -> bool:
+        """Whether it is of the image and the settings that `service` should have."""
+        if service.revision:
+            same_image = service.image_id == self.image_id or not (
+                service.image_id and self.image_id
+            )
+            return self.revision == service.revision and same_image
+        return service.config_hash in ("", self.config_hash)
 
 
 @dataclass(frozen=True)

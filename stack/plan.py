@@ -19,7 +19,7 @@ SERVICE_LABEL = "com.docker.compose.service"
 @dataclass(frozen=True)
 class Command:
     """A native command. `env` is added to the environment, `feed` is a command whose output it
-    reads, `timeout_s` bounds it.
+    reads, `timeout_s` bounds it, `speaks` means that what it prints is for the user.
     """
 
     argv: tuple[str, ...]
@@ -27,6 +27,7 @@ class Command:
     env: tuple[tuple[str, str], ...] = ()
     feed: tuple[str, ...] = ()
     timeout_s: float = 600
+    speaks: bool = False
 
     def text(self) -> str:
         words = [f"{name}={shlex.quote(value)}" for name, value in self.env]

@@ -26,15 +26,20 @@ class Progress:
             yield
         took = f"{time.monotonic() - started:.1f} s"
         if self._live:
-            click.secho(f"{head}  {took}", err=True)
-            click.secho(f"      {step.text()}", err=True, dim=True)
+            _say(f"{head}  {took}")
+            _say(f"      {step.text()}", dim=True)
         else:
-            click.echo(f"      done in {took}", err=True)
+            _say(f"      done in {took}")
+
+    def tell(self, output: str) -> None:
+        """Pass on what a command printed for the user."""
+        for line in output.splitlines():
+            _say(f"      {line}")
 
     @contextlib.contextmanager
     def _while_running(self, head: str, step: Command | WaitReady) -> Iterator[None]:
         if not self._live:
-            click.echo(f"{head}\n      {step.text()}", err=True)
+            _say(f"{head}\n      {step.text()}")
             yield
             return
         # Only here: importing it takes as long as a whole `ps`.
@@ -43,3 +48,9 @@ class Progress:
 
         with Console(stderr=True).status(escape(head)):
             yield
+
+
+def _say(text: str, *, dim: bool = False) -> None:
+    # A reader that has gone (`2>&1 | head -n 1`) must not end a change half-way.
+    with contextlib.suppress(BrokenPipeError):
+        click.secho(text, err=True, dim=dim)

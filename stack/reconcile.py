@@ -6,12 +6,16 @@ proxy still sends traffic to replicas that serve, and the next plan starts from 
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from stack.model import Replica, Service, Snapshot
+from stack.model import PAUSED, RESTARTING, UNHEALTHY, Replica, Service, Snapshot
 from stack.plan import Command, Route, Steps, WaitReady
 
 DRAIN_TIMEOUT_S = 30
+
+# A replica in one of these states is replaced: waiting for it would not help.
+BROKEN = (UNHEALTHY, PAUSED, RESTARTING)
 
 
 @dataclass(frozen=True)
@@ -37,15 +41,17 @@ class Choice:
         return range(highest + 1, highest + 1 + self.missing)
 
 
-def choose(snapshot: Snapshot, service: Service, count: int, *, config_hash: str | None) -> Choice:
-    """Choose `count` replicas to keep. With `config_hash`, only ones that were made from it.
+def choose(
+    snapshot: Snapshot, service: Service, count: int, fits: Callable[[Replica], bool]
+) -> Choice:
+    """Choose `count` replicas to keep, of those that `fits` accepts and that are not broken.
 
     Those that serve stay before those that do not, and among equals the lowest numbers.
     """
     mine = snapshot.of(service.name)
     live = [replica for replica in mine if replica.is_live]
-    fit = [replica for replica in live if config_hash in (None, replica.config_hash)]
-    fit.sort(key=lambda replica: (not snapshot.routes_to(replica), not replica.is_ready))
+    fit = [replica for replica in live if replica.state not in BROKEN and fits(replica)]
+    fit.sort(key=lambda replica: (not replica.is_ready, not snapshot.routes_to(replica)))
     keep = tuple(fit[:count])
     return Choice(
         keep=tuple(sorted(keep, key=lambda replica: replica.number)),
@@ -59,13 +65,13 @@ def wanted_count(snapshot: Snapshot, service: Service) -> int:
     """How many replicas the service has by its last finished change; what the Compose file says
     if it has none.
 
-    Those that the target list names. Without a list the biggest group of one revision: an
-    interrupted change may have left old ones and new ones.
+    As many as the target list names, whether they live or not. Without a list the biggest group
+    of one revision: an interrupted change may have left old ones and new ones.
     """
-    live = [replica for replica in snapshot.of(service.name) if replica.is_live]
     routes = snapshot.routing.get(service.target)
     if routes and routes.targets:
-        live = [replica for replica in live if snapshot.routes_to(replica)] or live
+        return len(routes.targets)
+    live = (replica for replica in snapshot.of(service.name) if replica.is_live)
     groups = Counter(replica.revision for replica in live)
     return max(groups.values(), default=service.replicas)
 
@@ -78,37 +84,56 @@ def running_revision(snapshot: Snapshot, service: str) -> str | None:
     return votes.most_common(1)[0][0] if votes else None
 
 
-def shift(snapshot: Snapshot, service: Service, choice: Choice, proxy: str, count: int) -> Steps:
+def wait_ready(snapshot: Snapshot, service: Service, choice: Choice) -> WaitReady | None:
+    """Wait until all that stay and all that are new are ready; None if they are."""
+    if not choice.missing and all(replica.is_ready for replica in choice.keep):
+        return None
+    if service.port is None and not service.has_health_check:
+        return None  # as ready as it will ever be; a one-shot service may have ended already
+    return WaitReady(
+        snapshot.project,
+        service,
+        len(choice.keep) + choice.missing,
+        service.start_timeout_s,
+        f"{service.name}: only replicas that are ready get traffic"
+        if service.port
+        else f"{service.name}: wait until it is healthy",
+        without=tuple(replica.name for replica in choice.surplus),
+        others_ready=sum(replica.is_ready for replica in choice.surplus),
+    )
+
+
+def shift(snapshot: Snapshot, service: Service, choice: Choice, proxy: str) -> Steps:
     """The steps from "the new replicas were made" to "only the chosen ones are left"."""
     leaving = tuple(replica.name for replica in choice.surplus)
-    serving = tuple(replica.name for replica in choice.surplus if replica.is_ready)
-    steps: Steps = []
-    all_ready = all(replica.is_ready for replica in choice.keep)
-    if choice.missing or not all_ready:
-        steps.append(
-            WaitReady(
-                snapshot.project,
-                service,
-                count,
-                service.start_timeout_s,
-                f"{service.name}: only replicas that are ready get traffic",
-                without=leaving,
-                others_ready=len(serving),
-            )
-        )
+    wait = wait_ready(snapshot, service, choice)
+    steps: Steps = [wait] if wait else []
     if service.port is None:
         return steps + stop(service, choice.surplus)
     if choice.missing or not _lists_exactly(snapshot, service, choice.keep):
         steps.append(route(snapshot, service, choice, proxy))
-    if serving:
+    if leaving:
         steps.append(
             Command(
-                ("docker", "exec", proxy, "proxy", "drain", str(DRAIN_TIMEOUT_S), *serving),
-                f"{service.name}: wait until nothing is in flight on {', '.join(serving)}",
+                ("docker", "exec", proxy, "proxy", "drain", str(DRAIN_TIMEOUT_S), *leaving),
+                f"{service.name}: wait until nothing is in flight on {', '.join(leaving)}",
                 timeout_s=DRAIN_TIMEOUT_S + 30,
+                speaks=True,
             )
         )
     return steps + stop(service, choice.surplus)
+
+
+def own_the_list(snapshot: Snapshot, service: Service, choice: Choice, proxy: str) -> Steps:
+    """Before replicas are made: write down who gets traffic now, if that is still left to DNS,
+    which knows a container long before it is ready.
+    """
+    routes = snapshot.routing.get(service.target)
+    ready = tuple(replica.name for replica in snapshot.of(service.name) if replica.is_ready)
+    if not (choice.missing and routes and routes.by_dns and ready):
+        return []
+    why = f"{service.name}: from here on a list says who gets traffic, no longer DNS"
+    return [Route(proxy, service, ready, why)]
 
 
 def route(snapshot: Snapshot, service: Service, choice: Choice, proxy: str) -> Route:

@@ -1,8 +1,8 @@
-"""The name of a revision: a short hash of all that goes into the image.
+"""The name of a revision: a short hash of the image's sources and of the service's settings.
 
-The same sources give the same name, so an unchanged service is neither built nor replaced. A
-proxy's name has two parts, program and configuration, since a new configuration needs no new
-container: it is installed into the running one.
+The same sources and settings give the same name, so an unchanged service is neither built nor
+replaced. A proxy's name has two parts, program and configuration, since a new configuration needs
+no new container: it is installed into the running one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,16 +17,17 @@ PROXY_CONF = "conf"
 
 
 def revision_of(service: Service) -> str:
-    """The revision that building `service` from its context now would give."""
+    """The revision that `service` has by its sources and settings of now."""
     context = Path(service.build_context or "")
     if not context.is_dir():
         raise ConfigurationError(f"service {service.name}: no build context {context}")
     files = dict(_files(context, service.dockerfile))
-    args = {f"arg {k}": v.encode() for k, v in service.build_args.items() if k != "REVISION"}
+    rest = {f"arg {k}": v.encode() for k, v in service.build_args.items() if k != "REVISION"}
+    rest["settings"] = service.settings.encode()
     if not service.is_proxy:
-        return digest({**files, **args})
+        return digest({**files, **rest})
     program = {name: data for name, data in files.items() if not name.startswith(f"{PROXY_CONF}/")}
-    return f"{digest({**program, **args})}-{configuration_of(service)}"
+    return f"{digest({**program, **rest})}-{configuration_of(service)}"
 
 
 def configuration_of(proxy: Service) -> str:

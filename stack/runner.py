@@ -30,6 +30,8 @@ def run(command: Command, *, stream: bool = False) -> str:
         env={**os.environ, **dict(command.env)},
         text=True,
         errors="replace",
+        # The lock goes with it: should we be killed, it is held until this command has ended.
+        close_fds=False,
     )
     if feeder and feeder.stdout:
         feeder.stdout.close()
@@ -49,6 +51,8 @@ def run(command: Command, *, stream: bool = False) -> str:
             feeder.wait()
     if process.returncode:
         raise CommandFailed(command.text(), process.returncode, output or "")
+    if feeder and feeder.returncode:
+        raise CommandFailed(command.text(), feeder.returncode, f"{command.feed[0]} failed")
     return output or ""
 
 
@@ -125,7 +129,7 @@ class Pipe:
 
 def become(argv: Sequence[str]) -> NoReturn:
     """Replace this process by a command that talks to the user itself."""
-    # Python ignores SIGPIPE and that would be inherited: `stack logs | head` would never end.
+    # Python ignores SIGPIPE, and that would be inherited: `stack logs | head` would never end.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.execvp(argv[0], list(argv))
 

@@ -1,7 +1,7 @@
 """The Compose engine: reads what a verb needs to know, then asks for its plan."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from stack.engines import compose_plans, compose_proxy
 from stack.engines.compose_plans import Wanted, revision_env
 from stack.engines.engine_api import EngineApi
 from stack.errors import StackError
-from stack.model import Snapshot
+from stack.model import Service, Snapshot
 from stack.plan import PROJECT_LABEL, Command, Plan
 from stack.reconcile import running_revision
 
@@ -60,35 +60,51 @@ class ComposeEngine:
 
     def up(self, counts: Mapping[str, int], *, build: bool) -> Plan:
         """The plan to bring the stack up, with `counts` replicas where a number was asked for."""
-        chosen = self._bases() if build else ()
-        built = [
-            replace(service, build_args=bases.with_bases(service, chosen))
-            for service in self.file.services
-            if service.build_context
-        ]
         snapshot = self.observe()
-        revisions = {service.name: revision.revision_of(service) for service in built}
-        proxy = next((service for service in built if service.is_proxy), None)
-        if proxy:
-            revisions[proxy.name] = compose_proxy.proxy_revision(snapshot, revisions[proxy.name])
-        file = composefile.load(self.compose, dict(revision_env(revisions)))
-        images = {service.name: service.image for service in file.services}
-        to_build = tuple(
-            service.name for service in built if not self.api.has_image(images[service.name])
-        )
+        built = [service for service in self.file.services if service.build_context]
+        services, revisions = self._revise(snapshot, built)
+        to_build = _without_image(services, revisions)
         if to_build and not build:
             raise StackError(
                 f"{', '.join(to_build)}: revision not built yet. Run again without --no-build"
             )
+        chosen: tuple[Base, ...] = ()
+        if to_build:
+            chosen = self._bases()
+            built = [replace(one, build_args=bases.with_bases(one, chosen)) for one in built]
+            services, revisions = self._revise(snapshot, built)
+        proxy = next((service for service in built if service.is_proxy), None)
         wanted = Wanted(
             counts=counts,
             revisions=revisions,
-            to_build=to_build,
+            to_build=_without_image(services, revisions),
             bases=chosen,
             build_env=(*_made_here(chosen), *_ca_env(self.file.ca_file)),
             proxy_config=revision.configuration_of(proxy) if proxy else None,
         )
-        return compose_plans.up(replace(snapshot, services=file.services), wanted, self.compose)
+        return compose_plans.up(replace(snapshot, services=services), wanted, self.compose)
+
+    def _revise(
+        self, snapshot: Snapshot, built: Sequence[Service]
+    ) -> tuple[tuple[Service, ...], dict[str, str]]:
+        """The services with the revisions of their sources, and these revisions."""
+        revisions = {service.name: revision.revision_of(service) for service in built}
+        for service in built:
+            if service.is_proxy:
+                wanted = revisions[service.name]
+                revisions[service.name] = compose_proxy.proxy_revision(snapshot, wanted)
+        file = composefile.load(self.compose, dict(revision_env(revisions)))
+        services = tuple(
+            replace(
+                service,
+                revision=revisions[service.name],
+                image_id=self.api.image_id(service.image),
+            )
+            if service.name in revisions
+            else service
+            for service in file.services
+        )
+        return services, revisions
 
     def scale(self, counts: Mapping[str, int]) -> Plan:
         """The plan to change the numbers of replicas."""
@@ -101,7 +117,7 @@ class ComposeEngine:
                 revisions[service.name] = running or revision.revision_of(service)
         file = composefile.load(self.compose, dict(revision_env(revisions)))
         for service in file.services:
-            if service.name in counts and not self.api.has_image(service.image):
+            if service.name in counts and not self.api.image_id(service.image):
                 raise StackError(
                     f"{service.name}: the image {service.image} is not there. Get it and scale: "
                     f"python -m stack up {service.name}={counts[service.name]}"
@@ -125,7 +141,8 @@ class ComposeEngine:
 
     def url(self) -> str | None:
         """Where the proxy answers; None if it publishes no fixed port."""
-        published = [port for service in self.file.services for port in service.published]
+        services = sorted(self.file.services, key=lambda service: not service.is_proxy)
+        published = [port for service in services for port in service.published]
         if not published:
             return None
         host, port = published[0]
@@ -161,7 +178,7 @@ class ComposeEngine:
 
     def base(self, variable: str, reference: str) -> Base:
         """Find out which base image to use; asks a registry only if the engine has none."""
-        here = self.api.has_image(reference)
+        here = bool(self.api.image_id(reference))
         answer = None
         if not here and not bases.is_made_here(reference):
             answer = bases.ask_registry(reference)
@@ -179,6 +196,10 @@ def _observe(api: EngineApi, project: str) -> Snapshot:
         for replica in snapshot.replicas
     )
     return replace(snapshot, routing=routing, proxy_config=proxy_config, replicas=replicas)
+
+
+def _without_image(services: tuple[Service, ...], revisions: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(s.name for s in services if s.name in revisions and not s.image_id)
 
 
 def _made_here(chosen: tuple[Base, ...]) -> compose_plans.Env:

@@ -1,25 +1,27 @@
 """The plan for each verb on Compose: pure functions from a snapshot to native commands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from stack.bases import Base
 from stack.engines.compose_proxy import (
-    is_outdated,
     proxy_is_missing,
+    proxy_is_outdated,
     proxy_name,
-    proxy_service,
-    proxy_steps,
+    renew_proxy,
+    wait_for_proxy,
 )
-from stack.errors import ConfigurationError, StackError
+from stack.errors import StackError
 from stack.model import Replica, Service, Snapshot
-from stack.plan import Command, Plan, Steps
+from stack.plan import Command, Plan, Steps, WaitReady
 from stack.reconcile import (
     Choice,
     choose,
+    own_the_list,
     remove_dead,
     route,
     shift,
+    wait_ready,
     wanted_count,
 )
 
@@ -64,34 +66,30 @@ def up(snapshot: Snapshot, wanted: Wanted, compose: Sequence[str]) -> Plan:
         service.name: _choose_for_up(snapshot, service, counts[service.name])
         for service in _scalable(snapshot)
     }
+    goals = [Goal(s, choices[s.name]) for s in _scalable(snapshot)]
+    # What the running proxy already routes to is changed while it runs; what only its new
+    # configuration or its new container knows comes after that.
+    before = [goal for goal in goals if _is_known_to_proxy(snapshot, goal.service)]
+    after = [goal for goal in goals if goal not in before]
     steps = _build(wanted, compose, env)
-    steps += _make(snapshot, choices, compose, env, proxy=proxy_is_missing(snapshot))
-    # First what the running proxy knows, while it runs. Then what is made anew, among it perhaps
-    # the proxy; then what only the new proxy or its new configuration knows.
-    name, proxy = proxy_name(snapshot), snapshot.proxy
-    known = [
-        service
-        for service in _scalable(snapshot)
-        if proxy and proxy.is_live and (not service.port or service.target in snapshot.routing)
-    ]
-    for service in known:
-        steps += shift(snapshot, service, choices[service.name], name, counts[service.name])
-    steps += _renew(snapshot, counts, compose, env)
-    steps += proxy_steps(snapshot, wanted.revisions, wanted.proxy_config)
-    if is_outdated(snapshot, proxy_service(snapshot)):
+    steps += _own_the_lists(snapshot, goals)
+    steps += _renew_plain(snapshot, counts, compose, env)
+    steps += _make(snapshot, choices, compose, env)
+    steps += _shift_all(snapshot, before)
+    steps += [wait for goal in after if (wait := wait_ready(snapshot, goal.service, goal.choice))]
+    steps += renew_proxy(snapshot, wanted.revisions, wanted.proxy_config, compose, env)
+    if proxy_is_outdated(snapshot):
         steps += [
             replace(
-                route(snapshot, service, choices[service.name], name),
-                why=f"{service.name}: a new proxy starts without a list",
+                route(snapshot, goal.service, goal.choice, proxy_name(snapshot)),
+                why=f"{goal.service.name}: a new proxy starts without a list",
                 without=(),
             )
-            for service in known
-            if service.port
+            for goal in before
+            if goal.service.port
         ]
         snapshot = replace(snapshot, routing={})
-    for service in _scalable(snapshot):
-        if service not in known:
-            steps += shift(snapshot, service, choices[service.name], name, counts[service.name])
+    steps += [step for step in _shift_all(snapshot, after) if not isinstance(step, WaitReady)]
     return Plan(tuple(steps), "everything is up and as the Compose file says")
 
 
@@ -102,23 +100,28 @@ def scale(
     compose: Sequence[str],
 ) -> Plan:
     """Change numbers of replicas. `revisions` are those that new ones will be of: the running
-    ones, for which the services' hashes have been computed.
+    ones. Replicas of other revisions, which an interrupted change has left, have to go.
     """
-    choices = {}
+    steps: Steps = []
+    notes = []
     for service in _scalable(snapshot):
-        live = sum(replica.is_live for replica in snapshot.of(service.name))
-        count = counts.get(service.name, live)
-        choices[service.name] = choose(snapshot, service, count, config_hash=None)
-        if service.name in counts:
-            _refuse_what_scale_cannot_do(snapshot, service, count, choices[service.name])
-        else:
-            choices[service.name] = replace(choices[service.name], dead=())
-    steps = _make(snapshot, choices, compose, revision_env(revisions), proxy=False)
-    for service in _scalable(snapshot):
-        if service.name in counts:
-            choice = choices[service.name]
-            steps += shift(snapshot, service, choice, proxy_name(snapshot), counts[service.name])
-    return Plan(tuple(steps), ", ".join(f"{name} has {n}" for name, n in counts.items()))
+        if service.name not in counts:
+            continue
+        if service.port is not None and not (snapshot.proxy and snapshot.proxy.is_live):
+            raise StackError(
+                "the stack is not up. Start it: "
+                f"python -m stack up {service.name}={counts[service.name]}"
+            )
+        fits = _of_revision(revisions.get(service.name))
+        goal = Goal(service, choose(snapshot, service, counts[service.name], fits))
+        steps += _own_the_lists(snapshot, [goal])
+        steps += remove_dead(service, goal.choice)
+        if goal.choice.missing:
+            steps.append(_make_more(goal, compose, revision_env(revisions)))
+            notes += _note_changed_settings(goal)
+        steps += _shift_all(snapshot, [goal])
+    outcome = ", ".join(f"{name} has {n}" for name, n in counts.items())
+    return Plan(tuple(steps), outcome, tuple(notes))
 
 
 def down(
@@ -153,35 +156,58 @@ def down(
     return Plan(tuple(steps), "nothing of the project is there", notes)
 
 
+@dataclass(frozen=True)
+class Goal:
+    """A service, which of its replicas stay, and how many are to be made."""
+
+    service: Service
+    choice: Choice
+
+
+def _of_revision(revision: str | None) -> Callable[[Replica], bool]:
+    return lambda replica: revision in (None, replica.revision)
+
+
+def _make_more(goal: Goal, compose: Sequence[str], env: Env) -> Command:
+    name = goal.service.name
+    return Command(
+        (
+            *(*compose, "up", "--detach", "--no-build", "--no-deps", "--no-recreate"),
+            *("--scale", f"{name}={goal.choice.total}", name),
+        ),
+        f"{name}: make {goal.choice.missing} more, and leave the rest alone",
+        env,
+    )
+
+
+def _note_changed_settings(goal: Goal) -> list[str]:
+    service = goal.service
+    if all(service.config_hash in ("", r.config_hash) for r in goal.choice.keep):
+        return []
+    return [
+        f"{service.name}: its settings in the Compose file have changed; new replicas get them, "
+        "the others keep theirs until: python -m stack up"
+    ]
+
+
 def _scalable(snapshot: Snapshot) -> list[Service]:
     return [service for service in snapshot.services if not service.is_proxy]
 
 
+def _is_known_to_proxy(snapshot: Snapshot, service: Service) -> bool:
+    if service.port is None:
+        return True
+    return bool(snapshot.proxy and snapshot.proxy.is_live and service.target in snapshot.routing)
+
+
 def _choose_for_up(snapshot: Snapshot, service: Service, count: int) -> Choice:
     mine = snapshot.of(service.name)
-    if service.port is None and mine and all(_has_done_its_work(replica) for replica in mine):
+    if service.port is not None:
+        return choose(snapshot, service, count, lambda replica: replica.is_current(service))
+    if mine and all(replica.is_done for replica in mine):
         return Choice(keep=(), surplus=(), dead=(), missing=0)
     # What is not routed has no requests to lose: Compose renews it in place.
-    config_hash = None if service.port is None else service.config_hash
-    return choose(snapshot, service, count, config_hash=config_hash)
-
-
-def _has_done_its_work(replica: Replica) -> bool:
-    return not replica.is_live and replica.exit_code == 0 and replica.started_at > 0
-
-
-def _refuse_what_scale_cannot_do(
-    snapshot: Snapshot, service: Service, count: int, choice: Choice
-) -> None:
-    proxy = snapshot.proxy
-    if service.port is not None and (proxy is None or not proxy.is_live):
-        raise StackError(f"the stack is not up. Run: python -m stack up {service.name}={count}")
-    if choice.missing and any(r.config_hash != service.config_hash for r in choice.keep):
-        raise ConfigurationError(
-            f"{service.name}: its settings in the Compose file have changed since its replicas "
-            "were made, and new replicas would differ from them. "
-            f"To apply the change and scale: python -m stack up {service.name}={count}"
-        )
+    return choose(snapshot, service, count, lambda _: True)
 
 
 def _build(wanted: Wanted, compose: Sequence[str], env: Env) -> Steps:
@@ -197,20 +223,65 @@ def _build(wanted: Wanted, compose: Sequence[str], env: Env) -> Steps:
     return [*(base.step for base in wanted.bases if base.step), build]
 
 
+def _own_the_lists(snapshot: Snapshot, goals: Sequence[Goal]) -> Steps:
+    if not (snapshot.proxy and snapshot.proxy.is_live):
+        return []
+    lists = [
+        step
+        for goal in goals
+        for step in own_the_list(snapshot, goal.service, goal.choice, proxy_name(snapshot))
+    ]
+    return [*wait_for_proxy(snapshot), *lists] if lists else []
+
+
+def _renew_plain(
+    snapshot: Snapshot, counts: Mapping[str, int], compose: Sequence[str], env: Env
+) -> Steps:
+    """Let Compose make anew what is outdated and not routed: databases and migrations come
+    before the replicas that need them.
+    """
+    steps: Steps = []
+    for service in _scalable(snapshot):
+        mine = snapshot.of(service.name)
+        if service.port is None and any(not replica.is_current(service) for replica in mine):
+            # Compose would also renew routed replicas that it depends on, without draining them.
+            alone = ("--no-deps",) if _needs_routed(snapshot, service) else ()
+            number = ("--scale", f"{service.name}={max(len(mine), counts[service.name])}")
+            steps.append(
+                Command(
+                    (
+                        *(*compose, "up", "--detach", "--no-build", *alone),
+                        *(number if len(mine) != service.replicas else ()),
+                        service.name,
+                    ),
+                    f"{service.name}: image or settings have changed",
+                    env,
+                )
+            )
+    return steps
+
+
+def _needs_routed(snapshot: Snapshot, service: Service) -> bool:
+    services = {one.name: one for one in snapshot.services}
+    todo, seen = list(service.depends_on), set()
+    while todo:
+        name = todo.pop()
+        if name in services and name not in seen:
+            seen.add(name)
+            todo += services[name].depends_on
+    return any(services[name].port is not None or services[name].is_proxy for name in seen)
+
+
 def _make(
-    snapshot: Snapshot,
-    choices: Mapping[str, Choice],
-    compose: Sequence[str],
-    env: Env,
-    *,
-    proxy: bool,
+    snapshot: Snapshot, choices: Mapping[str, Choice], compose: Sequence[str], env: Env
 ) -> Steps:
     """Let Compose make what is missing, in the order of depends_on, and leave the rest alone."""
     steps: Steps = []
     for service in _scalable(snapshot):
         steps += remove_dead(service, choices[service.name])
     missing = {name for name, choice in choices.items() if choice.missing}
-    missing |= {service.name for service in snapshot.services if service.is_proxy and proxy}
+    if proxy_is_missing(snapshot):
+        missing |= {service.name for service in snapshot.services if service.is_proxy}
     if not missing:
         return steps
     # Compose would bring what it touches back to deploy.replicas, and choose itself whom to stop:
@@ -218,57 +289,27 @@ def _make(
     totals = {
         service.name: choices[service.name].total
         for service in _scalable(snapshot)
-        if service.name in missing or _differs(service, choices[service.name].total)
+        if service.name in missing or choices[service.name].total not in (0, service.replicas)
     }
+    numbers = [word for name, n in totals.items() for word in ("--scale", f"{name}={n}")]
     named = sorted(missing | totals.keys())
     everything = len(named) == len(snapshot.services)
-    variables = {name for name, _ in revision_env(dict.fromkeys(named, ""))}
     steps.append(
         Command(
             (
-                *(*compose, "up", "--detach", "--no-build", "--no-recreate"),
-                *_numbers(totals),
+                *(*compose, "up", "--detach", "--no-build", "--no-recreate", *numbers),
                 *(() if everything else named),
             ),
-            f"make what is missing of {', '.join(sorted(missing))}; "
-            "--no-recreate leaves the rest alone",
-            tuple(pair for pair in env if pair[0] in variables),
+            f"make what is missing of {', '.join(sorted(missing))}, and leave the rest alone",
+            env,
         )
     )
     return steps
 
 
-def _differs(service: Service, total: int) -> bool:
-    return total not in (0, service.replicas)
-
-
-def _numbers(totals: Mapping[str, int]) -> tuple[str, ...]:
-    return tuple(word for name, n in totals.items() for word in ("--scale", f"{name}={n}"))
-
-
-def _renew(
-    snapshot: Snapshot, counts: Mapping[str, int], compose: Sequence[str], env: Env
-) -> Steps:
-    """Let Compose make anew what is outdated and not routed. It comes when all routed replicas
-    are up to date, so that Compose finds nothing to do with those it depends on.
-    """
-    outdated = [
-        service
-        for service in snapshot.services
-        if service.port is None and is_outdated(snapshot, service)
-    ]
-    if not outdated:
-        return []
-    names = ", ".join(service.name for service in outdated)
-    why = f"{names}: settings or program have changed"
-    if any(service.is_proxy for service in outdated):
-        why += ". One port, one proxy: there is no answer for about a second"
-    totals = {
-        service.name: counts[service.name]
-        for service in _scalable(snapshot)
-        if _differs(service, counts[service.name])
-    }
-    words = sorted({service.name for service in outdated} | totals.keys())
+def _shift_all(snapshot: Snapshot, goals: Sequence[Goal]) -> Steps:
     return [
-        Command((*compose, "up", "--detach", "--no-build", *_numbers(totals), *words), why, env)
+        step
+        for goal in goals
+        for step in shift(snapshot, goal.service, goal.choice, proxy_name(snapshot))
     ]

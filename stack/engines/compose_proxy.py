@@ -1,8 +1,8 @@
 """The proxy's part of a plan: when it needs a new container, and when only a new configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from stack.model import Service, Snapshot
+from stack.model import STARTING, UNHEALTHY, Service, Snapshot
 from stack.plan import Command, Steps, WaitReady
 from stack.revision import PROXY_CONF, program_of
 
@@ -29,49 +29,76 @@ def proxy_revision(snapshot: Snapshot, wanted: str) -> str:
     return wanted
 
 
-def is_outdated(snapshot: Snapshot, service: Service | None) -> bool:
-    """Whether a container of the service was made from other settings than those of today."""
-    return service is not None and any(
-        r.config_hash != service.config_hash for r in snapshot.of(service.name)
-    )
+def proxy_is_outdated(snapshot: Snapshot) -> bool:
+    """Whether the proxy needs a new container: its program or settings differ from today's."""
+    service, proxy = proxy_service(snapshot), snapshot.proxy
+    if service is None or proxy is None:
+        return False
+    if service.revision:
+        return program_of(proxy.revision) != program_of(service.revision)
+    return not proxy.is_current(service)
 
 
 def proxy_is_missing(snapshot: Snapshot) -> bool:
-    service, proxy = proxy_service(snapshot), snapshot.proxy
-    if service is None or (proxy and proxy.is_live):
+    """Whether it has to be started, and will not be made anew anyway."""
+    if proxy_service(snapshot) is None or (snapshot.proxy and snapshot.proxy.is_live):
         return False
-    return proxy is None or not is_outdated(snapshot, service)
+    return not proxy_is_outdated(snapshot)
 
 
-def proxy_steps(snapshot: Snapshot, revisions: Mapping[str, str], config: str | None) -> Steps:
-    """Wait for the proxy, and install a new configuration into the running one.
-
-    `config` is the digest of the configuration on disk.
+def renew_proxy(
+    snapshot: Snapshot,
+    revisions: Mapping[str, str],
+    config: str | None,
+    compose: Sequence[str],
+    env: tuple[tuple[str, str], ...],
+) -> Steps:
+    """Bring the proxy up to date: a new container only where it needs one, a new configuration
+    is installed into the running one. `config` is the digest of the configuration on disk.
     """
     service, proxy = proxy_service(snapshot), snapshot.proxy
     if service is None:
         return []
-    ready = WaitReady(
-        snapshot.project,
-        service,
-        1,
-        service.start_timeout_s,
-        f"{service.name}: wait until it answers",
-    )
+    ready = _ready(snapshot, service)
     if proxy is None:
         return [ready]
-    renewed = is_outdated(snapshot, service)
-    steps: Steps = [ready] if renewed or not proxy.is_ready else []
-    # A new container starts with the configuration that its image was built with.
-    built_with = revisions.get(service.name, "").partition("-")[2]
-    running = built_with if renewed else snapshot.proxy_config
-    if config and config != running:
-        steps.append(
-            Command(
-                ("docker", "exec", "-i", proxy.name, "proxy", "configure"),
-                f"{service.name}: check the changed configuration, then take it over",
-                feed=("tar", "-c", "-C", f"{service.build_context}/{PROXY_CONF}", "."),
-                timeout_s=60,
-            )
+    if proxy_is_outdated(snapshot):
+        renew = Command(
+            (*compose, "up", "--detach", "--no-build", "--no-deps", service.name),
+            f"{service.name}: its program or settings have changed. One port, one proxy: "
+            "there is no answer for about a second",
+            env,
         )
-    return steps
+        # It starts with the configuration that its image was built with.
+        built_with = revisions.get(service.name, "").partition("-")[2]
+        return [renew, ready, *_configure(service, proxy.name, built_with, config)]
+    configure = _configure(service, proxy.name, snapshot.proxy_config, config)
+    if proxy.is_ready:
+        return configure
+    # A running nginx may be ill because of its configuration: then the new one is the cure.
+    return [*configure, ready] if proxy.state == UNHEALTHY else [ready, *configure]
+
+
+def wait_for_proxy(snapshot: Snapshot) -> Steps:
+    """Wait until a proxy that has just been started answers; nothing otherwise."""
+    service, proxy = proxy_service(snapshot), snapshot.proxy
+    starting = service and proxy and proxy.state == STARTING
+    return [_ready(snapshot, service)] if service and starting else []
+
+
+def _ready(snapshot: Snapshot, service: Service) -> WaitReady:
+    why = f"{service.name}: wait until it answers"
+    return WaitReady(snapshot.project, service, 1, service.start_timeout_s, why)
+
+
+def _configure(service: Service, name: str, running: str | None, config: str | None) -> Steps:
+    if not config or config == running:
+        return []
+    return [
+        Command(
+            ("docker", "exec", "-i", name, "proxy", "configure"),
+            f"{service.name}: check the changed configuration, then take it over",
+            feed=("tar", "-c", "-C", f"{service.build_context}/{PROXY_CONF}", "."),
+            timeout_s=60,
+        )
+    ]

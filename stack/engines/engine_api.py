@@ -92,8 +92,10 @@ class EngineApi:
         """The names of the project's networks."""
         return tuple(network["Name"] for network in self._json("/networks", filters=_of(project)))
 
-    def has_image(self, reference: str) -> bool:
-        return self._get(f"/images/{quote(reference)}/json") is not None
+    def image_id(self, reference: str) -> str:
+        """The id of an image; empty if the engine does not have it."""
+        image = self._json(f"/images/{quote(reference)}/json")
+        return str(image["Id"]) if image else ""
 
     def info(self) -> dict[str, Any]:
         """What `docker info` says."""
@@ -153,6 +155,8 @@ def replica_of(inspected: dict[str, Any]) -> Replica:
         number=int(labels.get("com.docker.compose.container-number", 0)),
         state=_state(inspected["State"]),
         revision=labels.get(REVISION_LABEL) or image.rpartition(":")[2],
+        # As Compose saw it: image stores differ in what they call a container's image.
+        image_id=labels.get("com.docker.compose.image", ""),
         config_hash=labels.get("com.docker.compose.config-hash", ""),
         addresses=tuple(n["IPAddress"] for n in networks.values() if n["IPAddress"]),
         restarts=inspected.get("RestartCount", 0),

@@ -103,10 +103,25 @@ class Stack:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=900,
         )
         self.history.append(f"$ {' '.join(argv)}\n{done.stdout}{done.stderr}[{done.returncode}]")
         return done
+
+
+def crash(container: Container) -> None:
+    """SIGKILL to the container's main process, as the kernel would do it. (`docker kill` counts as
+    wanted, and nothing is started again.)
+    """
+    engine().containers.run(
+        container.attrs["Config"]["Image"],
+        ["sh", "-c", f"kill -9 {container.attrs['State']['Pid']}"],
+        entrypoint="",
+        user="0",
+        pid_mode="host",
+        cap_add=["KILL"],
+        remove=True,
+    )
 
 
 def engine() -> docker.DockerClient:

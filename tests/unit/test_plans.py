@@ -6,8 +6,8 @@ import pytest
 
 from stack.engines import compose_plans
 from stack.engines.compose_plans import Wanted
-from stack.errors import ConfigurationError, StackError
-from stack.model import EXITED, PAUSED, STARTING, UNHEALTHY, Replica, Service, Snapshot
+from stack.errors import StackError
+from stack.model import EXITED, PAUSED, RESTARTING, STARTING, UNHEALTHY, Replica, Service, Snapshot
 from stack.plan import Plan
 from stack.reconcile import running_revision
 from tests.unit.simulation import PROXY, PROXY_REPLICA, WEB, SimulatedEngine, replica, snapshot_of
@@ -31,7 +31,8 @@ def commands(plan: Plan) -> list[str]:
 def test_scaling_up_makes_then_waits_then_routes() -> None:
     plan = scale(snapshot_of([replica(1), replica(2)], [1, 2]), 4)
     assert commands(plan) == [
-        "WEB_REVISION=new docker compose up --detach --no-build --no-recreate --scale web=4 web",
+        "WEB_REVISION=new docker compose up --detach --no-build --no-deps --no-recreate "
+        "--scale web=4 web",
         'until [ "$(docker ps -q --filter label=com.docker.compose.project=p --filter '
         'label=com.docker.compose.service=web --filter health=healthy | wc -l)" -ge 4 ]; '
         "do sleep 0.5; done",
@@ -63,9 +64,27 @@ def test_scaling_down_keeps_those_that_serve_whatever_their_numbers() -> None:
     ill = [replica(1, state=UNHEALTHY), replica(2), replica(3, state=PAUSED), replica(4)]
     plan = scale(snapshot_of(ill, [2, 4]), 2)
     assert commands(plan) == [
+        "docker exec p-proxy-1 proxy drain 30 p-web-1 p-web-3",
         "docker stop -t 10 p-web-1 p-web-3",
         "docker rm p-web-1 p-web-3",
     ]
+
+
+@pytest.mark.parametrize("state", [UNHEALTHY, PAUSED, RESTARTING])
+def test_a_broken_replica_is_replaced_though_it_has_traffic(state: str) -> None:
+    start = snapshot_of([replica(1), replica(2, state=state), replica(3)], [1, 2])
+    # The healthy one that has no traffic takes its place.
+    assert "docker rm p-web-2" in commands(scale(start, 2))
+    assert not any("--scale" in text for text in commands(scale(start, 2)))
+    engine = SimulatedEngine(snapshot_of([replica(1), replica(2, state=state)], [1, 2]))
+    engine.run(scale(engine.snapshot, 2))
+    assert_wanted(engine, 2)
+
+
+def test_up_replaces_a_replica_that_has_died() -> None:
+    engine = SimulatedEngine(snapshot_of([replica(1), replica(2, state=EXITED)], [1, 2]))
+    engine.run(up(engine.snapshot))
+    assert_wanted(engine, 2)
 
 
 def test_a_replica_that_is_ready_but_has_no_traffic_gets_it() -> None:
@@ -84,7 +103,8 @@ def test_dead_containers_are_removed_before_compose_could_start_them() -> None:
     plan = scale(snapshot_of([replica(1), replica(2, state=EXITED)], [1]), 2)
     assert commands(plan)[:2] == [
         "docker rm p-web-2",
-        "WEB_REVISION=new docker compose up --detach --no-build --no-recreate --scale web=2 web",
+        "WEB_REVISION=new docker compose up --detach --no-build --no-deps --no-recreate "
+        "--scale web=2 web",
     ]
 
 
@@ -100,15 +120,20 @@ def test_new_replicas_are_of_the_revision_that_has_the_traffic() -> None:
     assert running_revision(snapshot_of([], []), "web") is None
 
 
-def test_scaling_up_with_changed_settings_is_refused_and_says_what_to_type() -> None:
-    snapshot = snapshot_of([replica(1, config_hash="old")], [1])
-    with pytest.raises(ConfigurationError, match="python -m stack up web=2"):
-        scale(snapshot, 2)
+def test_scaling_up_with_changed_settings_says_that_replicas_will_differ() -> None:
+    changed = replace(replica(1), config_hash="old settings")
+    plan = scale(snapshot_of([changed], [1]), 2)
+    assert "python -m stack up" in plan.notes[0]
+    assert scale(snapshot_of([changed, replica(2)], [1, 2]), 1).notes == ()
 
 
-def test_scaling_down_with_changed_settings_is_fine() -> None:
-    old = [replica(1, config_hash="old"), replica(2, config_hash="old")]
-    assert len(scale(snapshot_of(old, [1, 2]), 1).steps) == 4
+def test_replicas_that_an_interrupted_up_has_left_do_not_get_traffic_by_a_scale() -> None:
+    start = [replica(1, config_hash="old"), replica(2, config_hash="old"), replica(3), replica(4)]
+    plan = compose_plans.scale(snapshot_of(start, [1, 2]), {"web": 3}, {"web": "old"}, COMPOSE)
+    assert any(
+        text.endswith("proxy targets web:8000 p-web-1 p-web-2 p-web-5") for text in commands(plan)
+    )
+    assert "docker rm p-web-3 p-web-4" in commands(plan)
 
 
 def test_scaling_a_stack_that_is_not_up_says_how_to_start_it() -> None:
@@ -120,10 +145,10 @@ def test_the_first_up_is_one_compose_command_and_a_list() -> None:
     assert commands(up(Snapshot("p", (PROXY, WEB)), revisions={"web": "r1"})) == [
         "WEB_REVISION=r1 docker compose up --detach --no-build --no-recreate --scale web=2",
         'until [ "$(docker ps -q --filter label=com.docker.compose.project=p --filter '
-        'label=com.docker.compose.service=proxy --filter health=healthy | wc -l)" -ge 1 ]; '
+        'label=com.docker.compose.service=web --filter health=healthy | wc -l)" -ge 2 ]; '
         "do sleep 0.5; done",
         'until [ "$(docker ps -q --filter label=com.docker.compose.project=p --filter '
-        'label=com.docker.compose.service=web --filter health=healthy | wc -l)" -ge 2 ]; '
+        'label=com.docker.compose.service=proxy --filter health=healthy | wc -l)" -ge 1 ]; '
         "do sleep 0.5; done",
         "docker exec p-proxy-1 proxy targets web:8000 p-web-1 p-web-2",
     ]
@@ -159,7 +184,9 @@ def test_a_changed_proxy_program_replaces_its_container_and_nothing_else() -> No
         services=(replace(PROXY, config_hash="changed"), WEB),
     )
     plan = up(snapshot, proxy_config="b", revisions={"proxy": "c-b"})
-    assert commands(plan)[0] == ("PROXY_REVISION=c-b docker compose up --detach --no-build proxy")
+    assert commands(plan)[0] == (
+        "PROXY_REVISION=c-b docker compose up --detach --no-build --no-deps proxy"
+    )
     # A new container starts with DNS, so that it gets its list again.
     assert commands(plan)[-1].endswith("proxy targets web:8000 p-web-1 p-web-2")
 
@@ -173,16 +200,44 @@ def test_compose_never_gets_to_choose_how_many_routed_replicas_there_are() -> No
     )
 
 
-def test_what_is_not_routed_is_renewed_when_all_routed_replicas_are_up_to_date() -> None:
+def test_what_routed_replicas_need_is_renewed_before_new_ones_are_made() -> None:
     database = Service("db", config_hash="new")
     old = Replica("d", "p-db-1", "db", 1, config_hash="old", state="healthy")
     snapshot = snapshot_of([replica(n, config_hash="old") for n in (1, 2, 3)], [1, 2, 3])
     snapshot = replace(
         snapshot, services=(database, PROXY, WEB), replicas=(*snapshot.replicas, old)
     )
-    texts = commands(up(snapshot))
-    renew = texts.index("docker compose up --detach --no-build --scale web=3 db web")
-    assert renew > texts.index("docker rm p-web-1 p-web-2 p-web-3")
+    assert commands(up(snapshot))[:2] == [
+        "docker compose up --detach --no-build db",
+        "docker compose up --detach --no-build --no-recreate --scale web=6 web",
+    ]
+
+
+def test_renewing_a_service_never_reaches_the_routed_ones_that_it_depends_on() -> None:
+    worker = Service("worker", config_hash="new", depends_on=("queue",))
+    queue = Service("queue", config_hash="q", depends_on=("web",))
+    there = [
+        Replica("w", "p-worker-1", "worker", 1, "healthy", config_hash="old"),
+        Replica("q", "p-queue-1", "queue", 1, "healthy", config_hash="q"),
+    ]
+    snapshot = snapshot_of([replica(1), replica(2)], [1, 2])
+    snapshot = replace(
+        snapshot,
+        services=(PROXY, queue, WEB, worker),
+        replicas=(*snapshot.replicas, *there),
+    )
+    assert commands(up(snapshot)) == ["docker compose up --detach --no-build --no-deps worker"]
+
+
+def test_the_first_up_does_not_wait_for_a_one_shot_service_to_be_healthy() -> None:
+    init = Service("init", has_health_check=False)
+    texts = commands(up(Snapshot("p", (init, PROXY, WEB))))
+    assert not any("service=init" in text for text in texts)
+
+
+def test_the_first_list_is_written_before_dns_could_know_new_replicas() -> None:
+    plan = up(snapshot_of([replica(1, config_hash="old"), replica(2, config_hash="old")], None))
+    assert commands(plan)[0] == "docker exec p-proxy-1 proxy targets web:8000 p-web-1 p-web-2"
 
 
 def test_a_new_proxy_gets_all_its_lists_again() -> None:
@@ -190,7 +245,7 @@ def test_a_new_proxy_gets_all_its_lists_again() -> None:
     start = snapshot_of([replica(1, config_hash="old"), replica(2, config_hash="old")], [1, 2])
     services = (replace(PROXY, config_hash="changed"), shop, WEB)
     texts = commands(up(replace(start, services=services), revisions={"proxy": "c-b"}))
-    renew = texts.index("PROXY_REVISION=c-b docker compose up --detach --no-build proxy")
+    renew = texts.index("PROXY_REVISION=c-b docker compose up --detach --no-build --no-deps proxy")
     # The replicas that the old proxy knows are drained while it still runs.
     assert texts.index("docker rm p-web-1 p-web-2") < renew
     assert "docker exec p-proxy-1 proxy targets web:8000 p-web-3 p-web-4" in texts[:renew]
@@ -220,6 +275,16 @@ def test_down_removes_the_volumes_without_value_and_names_those_it_keeps() -> No
 
 def test_down_of_nothing_is_an_empty_plan() -> None:
     assert compose_plans.down(Snapshot("p"), [], {}, COMPOSE, with_volumes=True).steps == ()
+
+
+def test_a_proxy_that_has_just_started_is_awaited_before_it_gets_its_first_list() -> None:
+    snapshot = snapshot_of([replica(1), replica(2)], None)
+    starting = replace(PROXY_REPLICA, state=STARTING)
+    snapshot = replace(snapshot, replicas=(*snapshot.replicas[:-1], starting))
+    texts = commands(scale(snapshot, 3))
+    assert "service=proxy" in texts[0]
+    assert texts[1] == "docker exec p-proxy-1 proxy targets web:8000 p-web-1 p-web-2"
+    assert "--scale web=3" in texts[2]
 
 
 @pytest.mark.parametrize("before", range(5))
