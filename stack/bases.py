@@ -98,8 +98,16 @@ def classify(status: int | None, text: str) -> Answer:
     return Answer(NO_REGISTRY, detail)
 
 
-def decide(variable: str, reference: str, *, here: bool, answer: Answer | None) -> Base:
-    """The base to use. `answer` is needed only where the engine does not have the image.
+def decide(
+    variable: str,
+    reference: str,
+    *,
+    here: bool,
+    answer: Answer | None,
+    made_is_here: bool = False,
+) -> Base:
+    """The base to use. `answer` is needed only where the engine does not have the image;
+    `made_is_here` says whether it has the one that is made from packages.
 
     Raises ConfigurationError (no such image), NotPermitted, or EngineUnavailable where no
     registry answers and the base cannot be made.
@@ -107,10 +115,10 @@ def decide(variable: str, reference: str, *, here: bool, answer: Answer | None) 
     if here:
         return Base(variable, reference, "is there already")
     if is_made_here(reference):
-        return _made(variable, f"{reference} is made on this machine")
+        return _made(variable, f"{reference} is made on this machine", is_here=made_is_here)
     if answer is None or answer.verdict == NO_REGISTRY:
         why = f"no registry answers for {reference} ({answer.detail if answer else 'not asked'})"
-        return _made(variable, why)
+        return _made(variable, why, is_here=made_is_here)
     if answer.verdict == NO_SUCH_IMAGE:
         raise ConfigurationError(
             f"base image {reference}: the registry answers, but has no such image "
@@ -135,7 +143,9 @@ def with_bases(service: Service, bases: Iterable[Base]) -> Mapping[str, str]:
     return {**service.build_args, **{k: v for k, v in made.items() if f"ARG {k}" in text}}
 
 
-def _made(variable: str, why: str) -> Base:
+def _made(variable: str, why: str, *, is_here: bool) -> Base:
+    if is_here and not SCRIPT.exists():
+        return Base(variable, MADE_HERE[variable][1], f"{why}, made from packages before")
     if variable not in MADE_HERE or not SCRIPT.exists():
         raise EngineUnavailable(
             f"{why}, and it cannot be made here. Connect to a registry, `docker load` the image, "

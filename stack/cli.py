@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -54,6 +55,11 @@ def cli(
     context: click.Context, project: str | None, explain: bool, debug: bool, lock_wait: float
 ) -> None:
     """Run a Compose stack, and change it without losing a request."""
+    if project is not None and not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", project):
+        raise UsageError(
+            f"{project!r} is no project name: those have lowercase letters, digits, - and _, and "
+            "begin with a letter or digit"
+        )
     context.obj = Options(ComposeEngine(project), explain, debug, lock_wait)
 
 
@@ -142,6 +148,9 @@ def logs(options: Options, service: str | None, follow: bool) -> None:
     if options.explain:
         _explain(Plan((command,)))
         return
+    snapshot = options.engine.observe()
+    if not snapshot.replicas:
+        raise StackError(_nothing_there(snapshot.project))
     runner.become(command.argv)
 
 
@@ -167,8 +176,8 @@ def main() -> None:
         signal.signal(number, _interrupt)
     debug = "--debug" in sys.argv[1:]
     try:
-        program = "python -m stack" if sys.argv[0].endswith("__main__.py") else "stack"
-        cli.main(prog_name=program, standalone_mode=False)
+        program = _program()
+        cli.main(_flags_first(sys.argv[1:]), prog_name=program, standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
         _complain(error.format_message())
@@ -182,7 +191,7 @@ def main() -> None:
     except StackError as error:
         if debug:
             traceback.print_exc()
-        _complain(str(error))
+        _complain(_with_program(str(error)))
         sys.exit(error.exit_code)
     except Exception as error:  # the one handler: a traceback is for those who ask for it
         if debug:
@@ -224,7 +233,7 @@ def _counts(
         _known(name, list(services))
         if name in wanted:
             raise UsageError(f"{name} is given twice")
-        if services[name].is_fixed and number != 1:
+        if services[name].is_fixed:
             raise UsageError(
                 f"{name} cannot be scaled: it publishes a port or has a fixed container name, "
                 "which only one container can have"
@@ -254,8 +263,29 @@ def _ps(engine: ComposeEngine, *, as_json: bool) -> str:
     if as_json:
         return json.dumps(records, indent=2)
     if not records:
-        return f"Nothing of project {snapshot.project} is there. Start it: python -m stack up"
+        return _with_program(_nothing_there(snapshot.project))
     return "\n".join([show.table(records), *(f"drift: {line}" for line in show.drift(snapshot))])
+
+
+def _nothing_there(project: str) -> str:
+    return f"Nothing of project {project} is there. Start it: python -m stack up"
+
+
+def _flags_first(arguments: list[str]) -> list[str]:
+    """Let --explain and --debug stand after the verb too, where most people type them."""
+    flags = [word for word in arguments if word in ("--explain", "--debug")]
+    return flags + [word for word in arguments if word not in flags]
+
+
+def _program() -> str:
+    return "python -m stack" if sys.argv[0].endswith("__main__.py") else "stack"
+
+
+def _with_program(message: str) -> str:
+    """What a message tells to type, with this run's program and project."""
+    given = re.search(r" (?:-p ?|--project[= ])(\S+)", " " + " ".join(sys.argv[1:]))
+    name = _program() + (f" -p {given[1]}" if given else "")
+    return message.replace("python -m stack", name)
 
 
 def _interrupt(number: int, _frame: Any) -> None:

@@ -31,6 +31,7 @@ class ComposeFile:
     project: str
     services: tuple[Service, ...]
     ca_file: str | None = None
+    networks: tuple[str, ...] = ()
 
 
 def load(compose: Sequence[str], env: Mapping[str, str]) -> ComposeFile:
@@ -49,6 +50,7 @@ def load(compose: Sequence[str], env: Mapping[str, str]) -> ComposeFile:
         services=tuple(
             _service(name, body, hashes.get(name, "")) for name, body in sorted(services.items())
         ),
+        networks=tuple(one["name"] for one in (document.get("networks") or {}).values()),
         ca_file=((document.get("secrets") or {}).get("ca") or {}).get("file"),
     )
 

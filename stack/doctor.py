@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from stack import bases, lock, runner, show
 from stack.engines.compose import ComposeEngine
 from stack.errors import StackError
 from stack.plan import Command
+from stack.reconcile import BROKEN
 
 # start_interval of health checks came with Engine 25; Compose before 2.20 does not pass it on.
 ENGINE_AT_LEAST = (25, 0)
@@ -117,26 +117,13 @@ def _base(engine: ComposeEngine, variable: str, reference: str) -> Iterator[Find
 
 
 def _ports(engine: ComposeEngine) -> Iterator[Finding]:
-    users = engine.api.published_ports()
-    ours = {replica.name for replica in engine.observe().replicas}
-    for service in engine.file.services:
-        for host, number in service.published:
-            user = users.get(number)
-            if user in ours:
-                yield Finding("port", f"{number}: published by {user}, of this stack")
-            elif user or _in_use(host, number):
-                by = f"container {user}" if user else "a process that is not a container"
-                yield Finding(
-                    "port", f"{number}: in use by {by}", 1, "choose another: HTTP_PORT=8081 make up"
-                )
-            else:
-                yield Finding("port", f"{number}: free")
-
-
-def _in_use(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((host, port)) == 0
+    conflicts = engine.ports_in_use()
+    for conflict in conflicts:
+        found, _, advice = conflict.partition(". ")
+        yield Finding("port", found, 1, advice)
+    published = [str(port) for one in engine.file.services for _, port in one.published]
+    if not conflicts:
+        yield Finding("port", f"{', '.join(published) or 'none'}: free, or this stack's")
 
 
 def _disk(engine: ComposeEngine) -> Iterator[Finding]:
@@ -158,7 +145,9 @@ def _lock(engine: ComposeEngine) -> Iterator[Finding]:
 
 
 def _routing(engine: ComposeEngine) -> Iterator[Finding]:
-    lines = show.drift(engine.observe())
+    snapshot = engine.observe()
+    lines = show.drift(snapshot)
+    lines += [f"{one.name} is {one.state}" for one in snapshot.replicas if one.state in BROKEN]
     for line in lines:
         yield Finding("routing", line, 1, "put it right: python -m stack up")
     if not lines:

@@ -1,5 +1,6 @@
 """Run a plan: no decisions here. Each step is run, awaited and reported."""
 
+import json
 import time
 from collections.abc import Callable
 
@@ -53,9 +54,8 @@ def _wait(wait: WaitReady, observe: Callable[[], Snapshot]) -> None:
         if broken or time.monotonic() >= deadline:
             state = f"{broken[0].name} is {_state(broken[0])}" if broken else _timed_out(wait)
             raise StackError(
-                f"{service}: {len(ready)} of {wait.count} replicas ready: {state}; traffic goes "
-                f"where it went before. See: python -m stack logs {service}"
-                + _last_log_lines(broken)
+                f"{service}: {len(ready)} of {wait.count} replicas ready: {state}. The target list "
+                f"is as it was. See: python -m stack logs {service}" + _last_log_lines(broken)
             )
         time.sleep(POLL_S)
 
@@ -72,7 +72,7 @@ def _state(replica: Replica) -> str:
 
 
 def _timed_out(wait: WaitReady) -> str:
-    return f"no more within {wait.timeout_s:.0f} s"
+    return f"no more within {wait.timeout_s:.0f} s (python -m stack ps)"
 
 
 def _last_log_lines(broken: list[Replica]) -> str:
@@ -82,9 +82,13 @@ def _last_log_lines(broken: list[Replica]) -> str:
     argv = ("docker", "logs", "--tail", str(LOG_LINES), name)
     try:
         text = runner.read(("sh", "-c", 'exec "$@" 2>&1', "sh", *argv))
-    except StackError:
+        state = json.loads(runner.read(("docker", "inspect", name)))[0]["State"]
+    except (StackError, LookupError):
         return ""
-    return f"\nThe last lines of {name}:\n{_indented(text)}"
+    said = f"\nThe last lines of {name}, which stays to be looked at:\n{_indented(text)}"
+    checks = (state.get("Health") or {}).get("Log") or [{}]
+    health = str(checks[-1].get("Output", "")).strip()
+    return said + (f"\nIts health check says:\n{_indented(health)}" if health else "")
 
 
 def _failed(error: CommandFailed, number: int, total: int) -> StackError:
@@ -99,8 +103,7 @@ def _failed(error: CommandFailed, number: int, total: int) -> StackError:
 
 def _interrupted(error: Interrupted, number: int, total: int) -> StackError:
     failure = StackError(
-        f"interrupted at step {number} of {total}. What serves goes on serving; run the same "
-        "command again to finish"
+        f"interrupted at step {number} of {total}: run the same command again to finish"
     )
     failure.exit_code = error.exit_code
     return failure

@@ -32,7 +32,12 @@ def rows(snapshot: Snapshot, memory: Mapping[str, int]) -> list[dict[str, Any]]:
 
 def drift(snapshot: Snapshot) -> list[str]:
     """Where the target lists and the replicas disagree, a sentence each."""
-    found = []
+    targets = {f"{r.service}:{r.port}" for r in snapshot.replicas if r.port and r.is_live}
+    found = [
+        f"{target}: no upstream of the proxy includes targets/{target}"
+        for target in sorted(targets - snapshot.routing.keys())
+        if snapshot.proxy and snapshot.proxy.is_live
+    ]
     for name, routes in snapshot.routing.items():
         service, _, port = name.rpartition(":")
         live = [replica for replica in snapshot.of(service) if replica.is_live]

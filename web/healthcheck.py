@@ -14,7 +14,9 @@ try:
     connection.connect(("127.0.0.1", 8000))
     connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
     # The status line fits in the first segment: "HTTP/1.1 200 OK".
-    healthy = connection.recv(64).split(b" ")[1:2] == [b"200"]
+    status = connection.recv(64).partition(b"\r\n")[0]
+    healthy = status.split(b" ")[1:2] == [b"200"]
+    print(status)
 except OSError as error:
     print(error)
     healthy = False

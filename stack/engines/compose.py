@@ -1,6 +1,7 @@
 """The Compose engine: reads what a verb needs to know, then asks for its plan."""
 
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -82,7 +83,11 @@ class ComposeEngine:
             build_env=(*_made_here(chosen), *_ca_env(self.file.ca_file)),
             proxy_config=revision.configuration_of(proxy) if proxy else None,
         )
-        return compose_plans.up(replace(snapshot, services=services), wanted, self.compose)
+        snapshot = replace(snapshot, services=services)
+        if compose_proxy.proxy_is_renewed(snapshot):
+            for conflict in self.ports_in_use():
+                raise StackError(conflict)
+        return compose_plans.up(snapshot, wanted, self.compose)
 
     def _revise(
         self, snapshot: Snapshot, built: Sequence[Service]
@@ -117,7 +122,10 @@ class ComposeEngine:
                 revisions[service.name] = running or revision.revision_of(service)
         file = composefile.load(self.compose, dict(revision_env(revisions)))
         for service in file.services:
-            if service.name in counts and not self.api.image_id(service.image):
+            more = counts.get(service.name, 0) > sum(
+                replica.is_live for replica in snapshot.of(service.name)
+            )
+            if more and not self.api.image_id(service.image):
                 raise StackError(
                     f"{service.name}: the image {service.image} is not there. Get it and scale: "
                     f"python -m stack up {service.name}={counts[service.name]}"
@@ -130,7 +138,7 @@ class ComposeEngine:
         """The plan to remove the stack."""
         return compose_plans.down(
             self.observe(),
-            self.api.networks(self.project),
+            {name: name in self.file.networks for name in self.api.networks(self.project)},
             {
                 name: labels.get(DISPOSABLE_LABEL) == "true"
                 for name, labels in self.api.volumes(self.project).items()
@@ -138,6 +146,25 @@ class ComposeEngine:
             self.compose,
             with_volumes=with_volumes,
         )
+
+    def ports_in_use(self) -> list[str]:
+        """Ports that the Compose file publishes and somebody else has, a sentence each."""
+        users = self.api.published_ports()
+        ours = {replica.name for replica in self.observe().replicas}
+        # Of another machine's ports only the engine knows.
+        local = Path(self.api.info()["DockerRootDir"]).is_dir()
+        found = []
+        for host, port in (pair for one in self.file.services for pair in one.published):
+            user = users.get(port)
+            if user in ours:
+                continue
+            if user or (local and _answers(host, port)):
+                by = f"container {user}" if user else "a process that is not a container"
+                found.append(
+                    f"port {port} of {host} is in use by {by}. Choose another: "
+                    "HTTP_PORT=8081 python -m stack up"
+                )
+        return found
 
     def url(self) -> str | None:
         """Where the proxy answers; None if it publishes no fixed port."""
@@ -182,7 +209,11 @@ class ComposeEngine:
         answer = None
         if not here and not bases.is_made_here(reference):
             answer = bases.ask_registry(reference)
-        return bases.decide(variable, reference, here=here, answer=answer)
+        _, made = bases.MADE_HERE.get(variable, ("", ""))
+        made_is_here = bool(made and self.api.image_id(made))
+        return bases.decide(
+            variable, reference, here=here, answer=answer, made_is_here=made_is_here
+        )
 
 
 def _observe(api: EngineApi, project: str) -> Snapshot:
@@ -196,6 +227,12 @@ def _observe(api: EngineApi, project: str) -> Snapshot:
         for replica in snapshot.replicas
     )
     return replace(snapshot, routing=routing, proxy_config=proxy_config, replicas=replicas)
+
+
+def _answers(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((host, port)) == 0
 
 
 def _without_image(services: tuple[Service, ...], revisions: Mapping[str, str]) -> tuple[str, ...]:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 
 from stack.bases import Base
 from stack.engines.compose_proxy import (
-    proxy_is_missing,
-    proxy_is_outdated,
+    proxy_is_renewed,
     proxy_name,
+    proxy_serves,
     renew_proxy,
     wait_for_proxy,
 )
@@ -77,8 +77,8 @@ def up(snapshot: Snapshot, wanted: Wanted, compose: Sequence[str]) -> Plan:
     steps += _make(snapshot, choices, compose, env)
     steps += _shift_all(snapshot, before)
     steps += [wait for goal in after if (wait := wait_ready(snapshot, goal.service, goal.choice))]
-    steps += renew_proxy(snapshot, wanted.revisions, wanted.proxy_config, compose, env)
-    if proxy_is_outdated(snapshot):
+    steps += renew_proxy(snapshot, wanted.proxy_config, compose, env)
+    if proxy_is_renewed(snapshot):
         steps += [
             replace(
                 route(snapshot, goal.service, goal.choice, proxy_name(snapshot)),
@@ -90,7 +90,9 @@ def up(snapshot: Snapshot, wanted: Wanted, compose: Sequence[str]) -> Plan:
         ]
         snapshot = replace(snapshot, routing={})
     steps += [step for step in _shift_all(snapshot, after) if not isinstance(step, WaitReady)]
-    return Plan(tuple(steps), "everything is up and as the Compose file says")
+    return Plan(
+        tuple(steps), "everything is up and as the Compose file says", _note_orphans(snapshot)
+    )
 
 
 def scale(
@@ -107,7 +109,7 @@ def scale(
     for service in _scalable(snapshot):
         if service.name not in counts:
             continue
-        if service.port is not None and not (snapshot.proxy and snapshot.proxy.is_live):
+        if service.port is not None and not proxy_serves(snapshot):
             raise StackError(
                 "the stack is not up. Start it: "
                 f"python -m stack up {service.name}={counts[service.name]}"
@@ -126,14 +128,15 @@ def scale(
 
 def down(
     snapshot: Snapshot,
-    networks: Sequence[str],
+    networks: Mapping[str, bool],
     volumes: Mapping[str, bool],
     compose: Sequence[str],
     *,
     with_volumes: bool,
 ) -> Plan:
     """Stop and remove everything of the project. `volumes`: of each, whether it holds nothing of
-    value; those go always, the others only `with_volumes`.
+    value; those go always, the others only `with_volumes`. `networks`: of each, whether the Compose
+    file still has it; Compose removes only those.
     """
     steps: Steps = []
     doomed = [name for name, disposable in volumes.items() if disposable or with_volumes]
@@ -144,6 +147,10 @@ def down(
                 "stop the proxy, then what is behind it, then remove containers and networks",
             )
         )
+    leftover = [name for name, in_file in networks.items() if not in_file]
+    if leftover:
+        why = "networks of services that the Compose file does not have any more"
+        steps.append(Command(("docker", "network", "rm", *leftover), why))
     if doomed:
         steps.append(
             Command(
@@ -182,7 +189,10 @@ def _make_more(goal: Goal, compose: Sequence[str], env: Env) -> Command:
 
 def _note_changed_settings(goal: Goal) -> list[str]:
     service = goal.service
-    if all(service.config_hash in ("", r.config_hash) for r in goal.choice.keep):
+    # --no-deps changes the hash of a service that depends on others: nothing can be told of those.
+    if service.depends_on or all(
+        service.config_hash in ("", r.config_hash) for r in goal.choice.keep
+    ):
         return []
     return [
         f"{service.name}: its settings in the Compose file have changed; new replicas get them, "
@@ -197,7 +207,7 @@ def _scalable(snapshot: Snapshot) -> list[Service]:
 def _is_known_to_proxy(snapshot: Snapshot, service: Service) -> bool:
     if service.port is None:
         return True
-    return bool(snapshot.proxy and snapshot.proxy.is_live and service.target in snapshot.routing)
+    return proxy_serves(snapshot) and service.target in snapshot.routing
 
 
 def _choose_for_up(snapshot: Snapshot, service: Service, count: int) -> Choice:
@@ -224,7 +234,7 @@ def _build(wanted: Wanted, compose: Sequence[str], env: Env) -> Steps:
 
 
 def _own_the_lists(snapshot: Snapshot, goals: Sequence[Goal]) -> Steps:
-    if not (snapshot.proxy and snapshot.proxy.is_live):
+    if not proxy_serves(snapshot):
         return []
     lists = [
         step
@@ -275,13 +285,13 @@ def _needs_routed(snapshot: Snapshot, service: Service) -> bool:
 def _make(
     snapshot: Snapshot, choices: Mapping[str, Choice], compose: Sequence[str], env: Env
 ) -> Steps:
-    """Let Compose make what is missing, in the order of depends_on, and leave the rest alone."""
+    """Let Compose make what is missing, in the order of depends_on, and leave the rest alone. All
+    but the proxy: it has nobody to send to before the others are ready.
+    """
     steps: Steps = []
     for service in _scalable(snapshot):
         steps += remove_dead(service, choices[service.name])
     missing = {name for name, choice in choices.items() if choice.missing}
-    if proxy_is_missing(snapshot):
-        missing |= {service.name for service in snapshot.services if service.is_proxy}
     if not missing:
         return steps
     # Compose would bring what it touches back to deploy.replicas, and choose itself whom to stop:
@@ -293,18 +303,26 @@ def _make(
     }
     numbers = [word for name, n in totals.items() for word in ("--scale", f"{name}={n}")]
     named = sorted(missing | totals.keys())
-    everything = len(named) == len(snapshot.services)
     steps.append(
         Command(
             (
                 *(*compose, "up", "--detach", "--no-build", "--no-recreate", *numbers),
-                *(() if everything else named),
+                *named,
             ),
             f"make what is missing of {', '.join(sorted(missing))}, and leave the rest alone",
             env,
         )
     )
     return steps
+
+
+def _note_orphans(snapshot: Snapshot) -> tuple[str, ...]:
+    known = {service.name for service in snapshot.services}
+    orphans = [replica.name for replica in snapshot.replicas if replica.service not in known]
+    if not orphans:
+        return ()
+    names = " ".join(sorted(orphans))
+    return (f"of services that the Compose file does not have. Remove: docker rm -f {names}",)
 
 
 def _shift_all(snapshot: Snapshot, goals: Sequence[Goal]) -> Steps:

@@ -1,8 +1,8 @@
 """The proxy's part of a plan: when it needs a new container, and when only a new configuration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from stack.model import STARTING, UNHEALTHY, Service, Snapshot
+from stack.model import RESTARTING, STARTING, UNHEALTHY, Service, Snapshot
 from stack.plan import Command, Steps, WaitReady
 from stack.revision import PROXY_CONF, program_of
 
@@ -19,64 +19,79 @@ def proxy_service(snapshot: Snapshot) -> Service | None:
     return next((service for service in snapshot.services if service.is_proxy), None)
 
 
+def proxy_serves(snapshot: Snapshot) -> bool:
+    """Whether there is a proxy that can be talked to: one that ends over and over cannot."""
+    proxy = snapshot.proxy
+    return proxy is not None and proxy.is_live and proxy.state != RESTARTING
+
+
 def proxy_revision(snapshot: Snapshot, wanted: str) -> str:
     """The revision to name to Compose: the running proxy's, as long as only the configuration
     differs, so that Compose leaves its container alone.
     """
     proxy = snapshot.proxy
-    if proxy and proxy.is_live and program_of(proxy.revision) == program_of(wanted):
+    if proxy and proxy_serves(snapshot) and program_of(proxy.revision) == program_of(wanted):
         return proxy.revision
     return wanted
 
 
-def proxy_is_outdated(snapshot: Snapshot) -> bool:
-    """Whether the proxy needs a new container: its program or settings differ from today's."""
+def proxy_is_renewed(snapshot: Snapshot) -> bool:
+    """Whether it gets a new container: it does not serve, or its program or settings differ."""
     service, proxy = proxy_service(snapshot), snapshot.proxy
-    if service is None or proxy is None:
+    if service is None:
         return False
+    if proxy is None or not proxy_serves(snapshot):
+        return True
     if service.revision:
         return program_of(proxy.revision) != program_of(service.revision)
     return not proxy.is_current(service)
 
 
-def proxy_is_missing(snapshot: Snapshot) -> bool:
-    """Whether it has to be started, and will not be made anew anyway."""
-    if proxy_service(snapshot) is None or (snapshot.proxy and snapshot.proxy.is_live):
-        return False
-    return not proxy_is_outdated(snapshot)
-
-
 def renew_proxy(
-    snapshot: Snapshot,
-    revisions: Mapping[str, str],
-    config: str | None,
-    compose: Sequence[str],
-    env: tuple[tuple[str, str], ...],
+    snapshot: Snapshot, config: str | None, compose: Sequence[str], env: tuple[tuple[str, str], ...]
 ) -> Steps:
-    """Bring the proxy up to date: a new container only where it needs one, a new configuration
+    """Bring the proxy up to date: a new container only where it needs one; a new configuration
     is installed into the running one. `config` is the digest of the configuration on disk.
     """
     service, proxy = proxy_service(snapshot), snapshot.proxy
     if service is None:
         return []
     ready = _ready(snapshot, service)
-    if proxy is None:
-        return [ready]
-    if proxy_is_outdated(snapshot):
-        renew = Command(
-            (*compose, "up", "--detach", "--no-build", "--no-deps", service.name),
+    if proxy and not proxy_is_renewed(snapshot):
+        configure = _configure(service, proxy.name, snapshot.proxy_config, config)
+        if proxy.is_ready:
+            return configure
+        # A running nginx may be ill because of its configuration: then the new one is the cure.
+        return [*configure, ready] if proxy.state == UNHEALTHY else [ready, *configure]
+    why = f"{service.name}: start it"
+    if proxy_serves(snapshot):
+        why = (
             f"{service.name}: its program or settings have changed. One port, one proxy: "
-            "there is no answer for about a second",
-            env,
+            "there is no answer for about a second"
         )
-        # It starts with the configuration that its image was built with.
-        built_with = revisions.get(service.name, "").partition("-")[2]
-        return [renew, ready, *_configure(service, proxy.name, built_with, config)]
-    configure = _configure(service, proxy.name, snapshot.proxy_config, config)
-    if proxy.is_ready:
-        return configure
-    # A running nginx may be ill because of its configuration: then the new one is the cure.
-    return [*configure, ready] if proxy.state == UNHEALTHY else [ready, *configure]
+    # Compose would start one that ends over and over just as it was.
+    anew = ("--force-recreate",) if proxy and proxy.state == RESTARTING else ()
+    start = Command(
+        (*compose, "up", "--detach", "--no-build", "--no-deps", *anew, service.name), why, env
+    )
+    # It starts with the configuration that its image was built with.
+    built_with = service.revision.partition("-")[2]
+    configure = _configure(service, proxy_name(snapshot), built_with, config)
+    return [*_try_image(service), start, ready, *configure]
+
+
+def _try_image(service: Service) -> Steps:
+    if not service.revision:
+        return []
+    return [
+        Command(
+            (
+                *("docker", "run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp"),  # noqa: S108
+                *(service.image, "proxy", "try"),
+            ),
+            f"{service.name}: does nginx accept the configuration",
+        )
+    ]
 
 
 def wait_for_proxy(snapshot: Snapshot) -> Steps:

@@ -7,6 +7,7 @@ do. The SDK could read the same, but importing it takes longer than all of `dock
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Mapping
 from datetime import datetime
@@ -222,7 +223,11 @@ def _unreachable(complaint: str) -> StackError:
             "this user may not use the Docker engine. Add it to the group: "
             "sudo usermod -aG docker $USER, then log in again"
         )
-    return EngineUnavailable(
-        f"the Docker engine does not answer ({complaint.strip() or 'it closed the connection'}). "
-        "Start it: make engine"
+    said = complaint.strip() or "it closed the connection"
+    elsewhere = os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT")
+    what_next = (
+        f"Start it there ({elsewhere}), or choose another by DOCKER_HOST or DOCKER_CONTEXT"
+        if elsewhere
+        else "Start it: make engine"
     )
+    return EngineUnavailable(f"the Docker engine does not answer ({said}). {what_next}")

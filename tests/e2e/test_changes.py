@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,63 @@ def test_a_configuration_that_nginx_refuses_exits_78_and_the_old_one_serves_on(
     assert 'unknown directive "nonsense"' in done.stderr
     assert stack_copy.get("/api/replica").status_code == 200
     log.write_text(good)
+    assert "Nothing to do" in stack_copy.try_run("up").stderr
+
+
+def test_a_first_start_with_a_broken_app_says_why_and_is_mended_by_the_next_up(
+    stack_copy: Stack,
+) -> None:
+    api = stack_copy.directory / "web" / "app" / "api.py"
+    good = api.read_text()
+    api.write_text("import no_such_module\n" + good)
+    done = stack_copy.try_run("up")
+    assert done.returncode == 1
+    assert "No module named 'no_such_module'" in done.stderr
+    api.write_text(good)
+    stack_copy.run("up")
+    assert stack_copy.get("/api/replica").status_code == 200
+    assert len(stack_copy.containers("web")) == 2
+    assert "Nothing to do" in stack_copy.try_run("up").stderr
+
+
+def test_a_first_start_with_a_broken_proxy_configuration_exits_78_and_is_mended_by_the_next_up(
+    stack_copy: Stack,
+) -> None:
+    log = stack_copy.directory / "proxy" / "conf" / "log.conf"
+    good = log.read_text()
+    log.write_text(good + "nonsense;\n")
+    done = stack_copy.try_run("up")
+    assert done.returncode == 78
+    assert 'unknown directive "nonsense"' in done.stderr
+    log.write_text(good)
+    stack_copy.run("up")
+    assert stack_copy.get("/api/replica").status_code == 200
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_done(stack: Stack) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", stack.port))
+        taken.listen()
+        done = stack.try_run("up")
+    assert done.returncode == 1
+    assert f"port {stack.port}" in done.stderr
+    assert "HTTP_PORT=" in done.stderr
+    assert stack.containers() == []
+
+
+def test_a_changed_port_of_the_app_ends_with_all_replicas_on_the_new_one(
+    stack_copy: Stack,
+) -> None:
+    stack_copy.run("up")
+    for name in ("web/gunicorn.conf.py", "web/healthcheck.py", "compose.yaml"):
+        path = stack_copy.directory / name
+        path.write_text(path.read_text().replace("8000", "9000"))
+    services = stack_copy.directory / "proxy" / "conf" / "services.conf"
+    services.write_text(services.read_text().replace("web:8000", "web:9000"))
+    stack_copy.run("up")
+    assert stack_copy.get("/api/replica").status_code == 200
+    rows = [row for row in stack_copy.ps() if row["service"] == "web"]
+    assert [(row["routed"], row["address"][-5:]) for row in rows] == [(True, ":9000")] * 2
     assert "Nothing to do" in stack_copy.try_run("up").stderr
 
 

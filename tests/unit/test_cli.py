@@ -37,6 +37,8 @@ def stack(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         (("scale", "web=99999"), "at most 100"),
         (("up", "web=1", "--nosuch"), "No such option"),
         (("--lock-wait", "-1", "ps"), "not in the range"),
+        (("-p", "Bad Name", "ps"), "is no project name"),
+        (("-p", "", "ps"), "is no project name"),
     ],
 )
 def test_wrong_arguments_exit_2_and_say_which(arguments: tuple[str, ...], message: str) -> None:

@@ -141,12 +141,13 @@ def test_scaling_a_stack_that_is_not_up_says_how_to_start_it() -> None:
         scale(Snapshot("p", (PROXY, WEB)), 2)
 
 
-def test_the_first_up_is_one_compose_command_and_a_list() -> None:
+def test_the_first_up_starts_the_proxy_when_the_replicas_are_ready() -> None:
     assert commands(up(Snapshot("p", (PROXY, WEB)), revisions={"web": "r1"})) == [
-        "WEB_REVISION=r1 docker compose up --detach --no-build --no-recreate --scale web=2",
+        "WEB_REVISION=r1 docker compose up --detach --no-build --no-recreate --scale web=2 web",
         'until [ "$(docker ps -q --filter label=com.docker.compose.project=p --filter '
         'label=com.docker.compose.service=web --filter health=healthy | wc -l)" -ge 2 ]; '
         "do sleep 0.5; done",
+        "WEB_REVISION=r1 docker compose up --detach --no-build --no-deps proxy",
         'until [ "$(docker ps -q --filter label=com.docker.compose.project=p --filter '
         'label=com.docker.compose.service=proxy --filter health=healthy | wc -l)" -ge 1 ]; '
         "do sleep 0.5; done",
@@ -265,16 +266,52 @@ def test_a_one_shot_service_that_has_done_its_work_is_not_run_again() -> None:
 def test_down_removes_the_volumes_without_value_and_names_those_it_keeps() -> None:
     snapshot = snapshot_of([replica(1)], [1])
     volumes = {"p_data": False, "p_proxy-state": True}
-    plan = compose_plans.down(snapshot, ["p_web"], volumes, COMPOSE, with_volumes=False)
+    plan = compose_plans.down(
+        snapshot, {"p_web": True, "p_shop": False}, volumes, COMPOSE, with_volumes=False
+    )
     assert commands(plan) == [
         "docker compose down --remove-orphans",
+        "docker network rm p_shop",
         "docker volume rm p_proxy-state",
     ]
     assert "p_data" in plan.notes[0]
 
 
+@pytest.mark.parametrize("state", [EXITED, RESTARTING])
+def test_a_proxy_that_does_not_serve_is_made_anew_and_gets_its_lists(state: str) -> None:
+    snapshot = snapshot_of([replica(1), replica(2)], [1, 2])
+    dead = replace(PROXY_REPLICA, state=state)
+    snapshot = replace(snapshot, replicas=(*snapshot.replicas[:-1], dead))
+    texts = commands(up(snapshot))
+    anew = " --force-recreate" if state == RESTARTING else ""
+    assert texts[0] == f"docker compose up --detach --no-build --no-deps{anew} proxy"
+    assert texts[-1] == "docker exec p-proxy-1 proxy targets web:8000 p-web-1 p-web-2"
+
+
+def test_a_broken_first_start_is_mended_by_the_next_up() -> None:
+    broken = [
+        replica(1, state=UNHEALTHY, config_hash="old"),
+        replica(2, state=RESTARTING, config_hash="old"),
+    ]
+    snapshot = replace(snapshot_of(broken, None), routing={})
+    snapshot = replace(snapshot, replicas=snapshot.replicas[:-1])
+    texts = commands(up(snapshot))
+    # New ones are made beside them, the proxy starts when they are ready, the broken ones go.
+    assert "--scale web=4 web" in texts[0]
+    assert texts[-1] == "docker rm p-web-1 p-web-2"
+    assert "docker exec p-proxy-1 proxy targets web:8000 p-web-3 p-web-4" in texts
+
+
+def test_containers_of_services_that_are_gone_are_named() -> None:
+    orphan = Replica("s", "p-shop-1", "shop", 1, "healthy")
+    snapshot = snapshot_of([replica(1), replica(2)], [1, 2])
+    plan = up(replace(snapshot, replicas=(*snapshot.replicas, orphan)))
+    assert plan.steps == ()
+    assert "docker rm -f p-shop-1" in plan.notes[0]
+
+
 def test_down_of_nothing_is_an_empty_plan() -> None:
-    assert compose_plans.down(Snapshot("p"), [], {}, COMPOSE, with_volumes=True).steps == ()
+    assert compose_plans.down(Snapshot("p"), {}, {}, COMPOSE, with_volumes=True).steps == ()
 
 
 def test_a_proxy_that_has_just_started_is_awaited_before_it_gets_its_first_list() -> None:
