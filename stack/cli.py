@@ -10,20 +10,21 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from stack import __version__, lock, runner, show
+from stack import __version__, show
 from stack.engines.compose import ComposeEngine
-from stack.engines.compose_plans import MAX_REPLICAS
 from stack.errors import Interrupted, StackError, UsageError
-from stack.execute import execute
-from stack.plan import Plan
-from stack.progress import Progress
+
+# `ps` should not take much longer than `docker compose ps`, and most of that is importing. What
+# it does not need is imported where it is used.
+if TYPE_CHECKING:
+    from stack.plan import Plan
 
 WATCH_S = 1.0
+MAX_REPLICAS = 100
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,9 @@ def up(options: Options, counts: tuple[tuple[str, int], ...], no_build: bool) ->
     given.
     """
     wanted = _counts(options, counts, zero_allowed=False)
-    _change(options, lambda: options.engine.up(wanted, build=not no_build))
+    from stack.engines import compose_verbs
+
+    _change(options, lambda: compose_verbs.up(options.engine, wanted, build=not no_build))
     if not options.explain:
         click.echo(options.engine.url() or "up (no port is published)")
 
@@ -104,7 +107,9 @@ def up(options: Options, counts: tuple[tuple[str, int], ...], no_build: bool) ->
 def scale(options: Options, counts: tuple[tuple[str, int], ...], force: bool) -> None:
     """Change the number of replicas: new ones get traffic once ready, old ones are drained."""
     wanted = _counts(options, counts, zero_allowed=force)
-    _change(options, lambda: options.engine.scale(wanted))
+    from stack.engines import compose_verbs
+
+    _change(options, lambda: compose_verbs.scale(options.engine, wanted))
 
 
 @cli.command()
@@ -112,7 +117,9 @@ def scale(options: Options, counts: tuple[tuple[str, int], ...], force: bool) ->
 @click.pass_obj
 def down(options: Options, volumes: bool) -> None:
     """Stop and remove containers and networks."""
-    _change(options, lambda: options.engine.down(with_volumes=volumes))
+    from stack.engines import compose_verbs
+
+    _change(options, lambda: compose_verbs.down(options.engine, with_volumes=volumes))
 
 
 @cli.command()
@@ -124,7 +131,9 @@ def down(options: Options, volumes: bool) -> None:
 def ps(options: Options, as_json: bool, watch: bool) -> None:
     """Show every replica: revision, state, whether it gets traffic."""
     if options.explain:
-        _explain(options.engine.ps_commands())
+        from stack.engines import compose_verbs
+
+        _explain(compose_verbs.ps_commands(options.engine))
         return
     while True:
         text = _ps(options.engine, as_json=as_json)
@@ -142,9 +151,13 @@ def ps(options: Options, as_json: bool, watch: bool) -> None:
 @click.pass_obj
 def logs(options: Options, service: str | None, follow: bool) -> None:
     """Print what the containers wrote, of one service or of all."""
+    from stack import runner
+    from stack.engines import compose_verbs
+    from stack.plan import Plan
+
     if service:
         _known(service, [known.name for known in options.engine.file.services])
-    command = options.engine.logs_command(service, follow=follow)
+    command = compose_verbs.logs_command(options.engine, service, follow=follow)
     if options.explain:
         _explain(Plan((command,)))
         return
@@ -158,7 +171,8 @@ def logs(options: Options, service: str | None, follow: bool) -> None:
 @click.pass_obj
 def doctor_(options: Options) -> None:
     """Check what the stack needs: engine, Compose, base images, port, disk."""
-    from stack import doctor  # only here: nothing else needs it
+    from stack import doctor
+    from stack.plan import Plan
 
     if options.explain:
         _explain(Plan(tuple(doctor.COMMANDS)))
@@ -200,12 +214,17 @@ def main() -> None:
         sys.exit(1)
 
 
-def _change(options: Options, make_plan: Callable[[], Plan]) -> None:
+def _change(options: Options, make_plan: Callable[[], "Plan"]) -> None:
+    from stack import lock
+    from stack.execute import execute
+    from stack.progress import Progress
+
     engine = options.engine
     if options.explain:
         _explain(make_plan())
         return
-    with lock.held(engine.lock_path, verb=lock.described(sys.argv[1:]), wait_s=options.lock_wait_s):
+    path = lock.lock_path(engine.project, engine.api.info()["ID"])
+    with lock.held(path, verb=lock.described(sys.argv[1:]), wait_s=options.lock_wait_s):
         plan = make_plan()
         for note in plan.notes:
             click.echo(f"note: {note}", err=True)
@@ -215,7 +234,7 @@ def _change(options: Options, make_plan: Callable[[], Plan]) -> None:
         execute(plan, engine.observe, Progress(debug=options.debug))
 
 
-def _explain(plan: Plan) -> None:
+def _explain(plan: "Plan") -> None:
     for line in plan.lines():
         click.echo(line)
 
@@ -249,6 +268,8 @@ def _counts(
 
 def _known(name: str, names: list[str]) -> None:
     if name not in names:
+        from difflib import get_close_matches
+
         near = get_close_matches(name, names, n=1)
         raise UsageError(
             f"there is no service {name!r}."

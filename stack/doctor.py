@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from stack import bases, lock, runner, show
+from stack.engines import compose_verbs
 from stack.engines.compose import ComposeEngine
 from stack.errors import StackError
 from stack.plan import Command
@@ -112,7 +113,7 @@ def _file(engine: ComposeEngine) -> Iterator[Finding]:
 
 
 def _base(engine: ComposeEngine, variable: str, reference: str) -> Iterator[Finding]:
-    base = engine.base(variable, reference)
+    base = compose_verbs.base(engine, variable, reference)
     yield Finding(f"base {variable}", f"{base.reference}: {base.reason}")
 
 
@@ -140,7 +141,7 @@ def _disk(engine: ComposeEngine) -> Iterator[Finding]:
 
 
 def _lock(engine: ComposeEngine) -> Iterator[Finding]:
-    who = lock.holder(engine.lock_path)
+    who = lock.holder(lock.lock_path(engine.project, engine.api.info()["ID"]))
     yield Finding("lock", f"held by {who}" if who else "free")
 
 

@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+# Compose's labels on everything that it makes.
+PROJECT_LABEL = "com.docker.compose.project"
+SERVICE_LABEL = "com.docker.compose.service"
+
 # A replica's state, in Docker's words. "running" is a container without a health check.
 STARTING, HEALTHY, UNHEALTHY, RUNNING = "starting", "healthy", "unhealthy", "running"
 RESTARTING, PAUSED, EXITED, CREATED = "restarting", "paused", "exited", "created"

@@ -10,10 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from stack.errors import StackError
-from stack.model import Replica, Service, Snapshot
-
-PROJECT_LABEL = "com.docker.compose.project"
-SERVICE_LABEL = "com.docker.compose.service"
+from stack.model import PROJECT_LABEL, SERVICE_LABEL, Replica, Service, Snapshot
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,17 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from stack.errors import CommandFailed, EngineUnavailable
-from stack.plan import Command
+
+if TYPE_CHECKING:
+    from stack.plan import Command
 
 TERMINATE_GRACE_S = 1.5
 
 
-def run(command: Command, *, stream: bool = False) -> str:
+def run(command: "Command", *, stream: bool = False) -> str:
     """Run a step's command and return what it printed; with `stream`, print it as it comes.
 
     Raises CommandFailed with the last of its output when it fails or takes longer than it may.

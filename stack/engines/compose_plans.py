@@ -25,8 +25,6 @@ from stack.reconcile import (
     wanted_count,
 )
 
-MAX_REPLICAS = 100
-
 Env = tuple[tuple[str, str], ...]
 
 

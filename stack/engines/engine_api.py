@@ -19,8 +19,7 @@ from urllib.parse import quote, urlencode
 from stack import model, runner
 from stack.composefile import PORT_LABEL, PROXY_LABEL
 from stack.errors import EngineUnavailable, NotPermitted, StackError
-from stack.model import Replica, Target, TargetList
-from stack.plan import PROJECT_LABEL, SERVICE_LABEL
+from stack.model import PROJECT_LABEL, SERVICE_LABEL, Replica, Target, TargetList
 from stack.revision import digest
 
 TIMEOUT_S = 15
