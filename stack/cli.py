@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stack import __version__, show
-from stack.engines.compose import ComposeEngine
-from stack.errors import Interrupted, StackError, UsageError
+from stack import __version__, runner
+from stack.errors import EngineUnavailable, Interrupted, StackError, UsageError
 
 # `ps` should not take much longer than `docker compose ps`, and most of that is importing. What
 # it does not need is imported where it is used.
 if TYPE_CHECKING:
+    from stack.engines.compose import ComposeEngine
     from stack.plan import Plan
 
 WATCH_S = 1.0
@@ -31,7 +31,7 @@ MAX_REPLICAS = 100
 class Options:
     """What stands before the verb."""
 
-    engine: ComposeEngine
+    engine: "ComposeEngine"
     explain: bool
     debug: bool
     lock_wait_s: float
@@ -61,7 +61,14 @@ def cli(
             f"{project!r} is no project name: those have lowercase letters, digits, - and _, and "
             "begin with a letter or digit"
         )
-    context.obj = Options(ComposeEngine(project), explain, debug, lock_wait)
+    # The connection to the engine is made while Python imports the rest. Where it cannot be, the
+    # first who needs it says so: help needs none.
+    begun = None
+    with suppress(EngineUnavailable):
+        begun = runner.dial_engine()
+    from stack.engines.compose import ComposeEngine
+
+    context.obj = Options(ComposeEngine(project, begun), explain, debug, lock_wait)
 
 
 class Counts(click.ParamType[tuple[str, int]]):
@@ -151,7 +158,6 @@ def ps(options: Options, as_json: bool, watch: bool) -> None:
 @click.pass_obj
 def logs(options: Options, service: str | None, follow: bool) -> None:
     """Print what the containers wrote, of one service or of all."""
-    from stack import runner
     from stack.engines import compose_verbs
     from stack.plan import Plan
 
@@ -278,7 +284,9 @@ def _known(name: str, names: list[str]) -> None:
         )
 
 
-def _ps(engine: ComposeEngine, *, as_json: bool) -> str:
+def _ps(engine: "ComposeEngine", *, as_json: bool) -> str:
+    from stack import show
+
     snapshot = engine.observe()
     records = show.rows(snapshot, engine.api.memory_bytes(snapshot.replicas))
     if as_json:

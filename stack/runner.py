@@ -129,6 +129,11 @@ class Pipe:
         return errors.read().decode(errors="replace") if errors else ""
 
 
+def dial_engine() -> Pipe:
+    """A connection to the engine's API: see stack/engines/engine_api.py."""
+    return Pipe(("docker", "system", "dial-stdio"))
+
+
 def become(argv: Sequence[str]) -> NoReturn:
     """Replace this process by a command that talks to the user itself."""
     # Python ignores SIGPIPE, and that would be inherited: `stack logs | head` would never end.

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from stack import composefile
+from stack import composefile, runner
 from stack.composefile import ComposeFile
 from stack.engines.engine_api import EngineApi
 from stack.model import Snapshot
@@ -14,16 +14,18 @@ from stack.model import Snapshot
 class ComposeEngine:
     """One project on the engine that DOCKER_HOST or the Docker context names.
 
-    `project` overrides the name that Compose would take.
+    `project` overrides the name that Compose would take; `begun` is a connection to the engine
+    that has been begun already.
     """
 
-    def __init__(self, project: str | None = None) -> None:
+    def __init__(self, project: str | None = None, begun: runner.Pipe | None = None) -> None:
+        self._begun = begun
         self.compose = ("docker", "compose", *(("--project-name", project) if project else ()))
         self._given = project
 
     @cached_property
     def api(self) -> EngineApi:
-        return EngineApi()
+        return EngineApi(self._begun)
 
     @cached_property
     def file(self) -> ComposeFile:

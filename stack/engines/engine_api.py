@@ -31,11 +31,11 @@ class EngineApi:
     """The engine that DOCKER_HOST or the current Docker context names.
 
     Every read raises EngineUnavailable where none answers, NotPermitted where this user may not
-    ask.
+    ask. `begun` is a connection that has been begun already.
     """
 
-    def __init__(self) -> None:
-        self._connection = _DialStdio()
+    def __init__(self, begun: runner.Pipe | None = None) -> None:
+        self._connection = _DialStdio(begun)
 
     def replicas(self, project: str) -> tuple[Replica, ...]:
         """All containers of the project that Compose made as part of a service."""
@@ -128,12 +128,14 @@ class EngineApi:
 class _DialStdio(HTTPConnection):
     """HTTP over the standard input and output of `docker system dial-stdio`."""
 
-    def __init__(self) -> None:
+    def __init__(self, begun: runner.Pipe | None) -> None:
         super().__init__("docker", timeout=TIMEOUT_S)
+        self._begun = begun
         self._pipe: runner.Pipe | None = None
 
     def connect(self) -> None:
-        self._pipe = runner.Pipe(("docker", "system", "dial-stdio"))
+        # Only once: after a break, or where it could not be begun, another is needed.
+        self._pipe, self._begun = self._begun or runner.dial_engine(), None
         self.sock = self._pipe.socket
         self.sock.settimeout(TIMEOUT_S)
 
