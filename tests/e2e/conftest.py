@@ -28,6 +28,15 @@ def _stack() -> Iterator[Stack]:
         stack.remove()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _bases() -> None:
+    """Have the base images, and where they are made from packages, have them recorded in .env:
+    on a new machine, the first `up` of a clone does both. Tests use Compose alone, too.
+    """
+    for stack in _stack():
+        stack.run("up")
+
+
 @pytest.fixture
 def stack() -> Iterator[Stack]:
     """A project of the test's own; nothing runs yet."""
