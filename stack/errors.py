@@ -50,7 +50,6 @@ class CommandFailed(StackError):
 
     def __init__(self, command: str, exit_code: int, output: str) -> None:
         super().__init__(f"exit code {exit_code}: {command}")
-        self.command_exit_code = exit_code
         self.output = output
         if exit_code == ConfigurationError.exit_code:
             self.exit_code = ConfigurationError.exit_code

@@ -3,6 +3,7 @@
 import re
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,18 +14,24 @@ from tests.e2e.harness import Stack, engine, eventually
 NO_WAY_OUT = "import socket; socket.create_connection(('192.0.2.1', 80), 2)"
 
 
+def refuse_up_with_nonsense(stack: Stack) -> Callable[[], object]:
+    """See that `up` refuses a configuration that nginx does; return what puts it right."""
+    log = stack.directory / "proxy" / "conf" / "log.conf"
+    good = log.read_text()
+    log.write_text(good + "nonsense;\n")
+    done = stack.try_run("up")
+    assert done.returncode == 78
+    assert 'unknown directive "nonsense"' in done.stderr
+    return lambda: log.write_text(good)
+
+
 def test_a_configuration_that_nginx_refuses_exits_78_and_the_old_one_serves_on(
     stack_copy: Stack,
 ) -> None:
     stack_copy.run("up")
-    log = stack_copy.directory / "proxy" / "conf" / "log.conf"
-    good = log.read_text()
-    log.write_text(good + "nonsense;\n")
-    done = stack_copy.try_run("up")
-    assert done.returncode == 78
-    assert 'unknown directive "nonsense"' in done.stderr
+    mend = refuse_up_with_nonsense(stack_copy)
     assert stack_copy.get("/api/replica").status_code == 200
-    log.write_text(good)
+    mend()
     assert "Nothing to do" in stack_copy.try_run("up").stderr
 
 
@@ -47,13 +54,8 @@ def test_a_first_start_with_a_broken_app_says_why_and_is_mended_by_the_next_up(
 def test_a_first_start_with_a_broken_proxy_configuration_exits_78_and_is_mended_by_the_next_up(
     stack_copy: Stack,
 ) -> None:
-    log = stack_copy.directory / "proxy" / "conf" / "log.conf"
-    good = log.read_text()
-    log.write_text(good + "nonsense;\n")
-    done = stack_copy.try_run("up")
-    assert done.returncode == 78
-    assert 'unknown directive "nonsense"' in done.stderr
-    log.write_text(good)
+    mend = refuse_up_with_nonsense(stack_copy)
+    mend()
     stack_copy.run("up")
     assert stack_copy.get("/api/replica").status_code == 200
 
