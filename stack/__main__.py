@@ -20,7 +20,7 @@ def main() -> None:
     elif python.exists():
         os.execv(python, [str(python), "-m", "stack", *sys.argv[1:]])
     try:
-        from stack.cli import main as run
+        from stack.main import main as run
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "stack":
             raise

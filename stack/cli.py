@@ -1,21 +1,19 @@
-"""The command line: reads arguments, asks the engine for a plan, shows it or runs it."""
+"""The verbs: read arguments, ask the engine for a plan, show it or run it."""
 
 import json
-import os
 import re
-import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from stack import __version__, runner
-from stack.errors import EngineUnavailable, Interrupted, StackError, UsageError
+from stack import __version__, arguments, runner, signals
+from stack.arguments import Counts, drain_timeout
+from stack.errors import EngineUnavailable, StackError, UsageError
 
 # `ps` should not take much longer than `docker compose ps`, and most of that is importing. What
 # it does not need is imported where it is used.
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from stack.plan import Plan
 
 WATCH_S = 1.0
-MAX_REPLICAS = 100
 
 
 @dataclass(frozen=True)
@@ -71,38 +68,27 @@ def cli(
     context.obj = Options(ComposeEngine(project, begun), explain, debug, lock_wait)
 
 
-class Counts(click.ParamType[tuple[str, int]]):
-    """SERVICE=N."""
-
-    name = "SERVICE=N"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, int]:
-        service, separator, number = value.partition("=")
-        if not separator or not service:
-            self.fail(f"{value!r} is not SERVICE=N, such as web=3", param, ctx)
-        if not (number.isascii() and number.isdecimal() and len(number) < 10):
-            self.fail(f"{value!r}: the number of replicas must be a whole number", param, ctx)
-        if int(number) > MAX_REPLICAS:
-            self.fail(f"{value!r}: at most {MAX_REPLICAS} replicas on one machine", param, ctx)
-        return service, int(number)
-
-
 @cli.command()
 @click.argument("counts", nargs=-1, type=Counts(), metavar="[SERVICE=N]...")
 @click.option("--no-build", is_flag=True, help="Use images that are there; never build.")
+@drain_timeout
 @click.pass_obj
-def up(options: Options, counts: tuple[tuple[str, int], ...], no_build: bool) -> None:
+def up(
+    options: Options,
+    counts: tuple[tuple[str, int], ...],
+    no_build: bool,
+    drain_timeout: int | None,
+) -> None:
     """Build what has changed, start what is missing, send traffic to what is ready.
 
     A stack that is up to date is left alone. Numbers of replicas stay as they are where none is
     given.
     """
-    wanted = _counts(options, counts, zero_allowed=False)
-    from stack.engines import compose_verbs
+    wanted = arguments.counts(counts, options.engine.file.services, zero_allowed=False)
+    from stack.engines import compose_verbs as verbs
 
-    _change(options, lambda: compose_verbs.up(options.engine, wanted, build=not no_build))
+    how = verbs.Options(drain_timeout)
+    _change(options, lambda: verbs.up(options.engine, wanted, how, build=not no_build))
     if not options.explain:
         click.echo(options.engine.url() or "up (no port is published)")
 
@@ -110,13 +96,106 @@ def up(options: Options, counts: tuple[tuple[str, int], ...], no_build: bool) ->
 @cli.command()
 @click.argument("counts", nargs=-1, required=True, type=Counts(), metavar="SERVICE=N...")
 @click.option("--force", is_flag=True, help="Allow SERVICE=0, which nobody answers for.")
+@drain_timeout
 @click.pass_obj
-def scale(options: Options, counts: tuple[tuple[str, int], ...], force: bool) -> None:
+def scale(
+    options: Options, counts: tuple[tuple[str, int], ...], force: bool, drain_timeout: int | None
+) -> None:
     """Change the number of replicas: new ones get traffic once ready, old ones are drained."""
-    wanted = _counts(options, counts, zero_allowed=force)
-    from stack.engines import compose_verbs
+    wanted = arguments.counts(counts, options.engine.file.services, zero_allowed=force)
+    from stack.engines import compose_verbs as verbs
 
-    _change(options, lambda: compose_verbs.scale(options.engine, wanted))
+    _change(options, lambda: verbs.scale(options.engine, wanted, verbs.Options(drain_timeout)))
+
+
+@cli.command()
+@click.argument("service", required=False)
+@click.option("--all", "all_", is_flag=True, help="All services, those that others need first.")
+@click.option("--build", is_flag=True, help="Build even if these sources are built already.")
+@click.option("--image", metavar="REF", help="A revision that is there, or any other image.")
+@drain_timeout
+@click.pass_obj
+def rollout(
+    options: Options,
+    service: str | None,
+    all_: bool,
+    build: bool,
+    image: str | None,
+    drain_timeout: int | None,
+) -> None:
+    """Replace a service's replicas by a new revision, one after the other.
+
+    How many at a time, and what happens when a new one fails, says deploy.update_config in the
+    Compose file. Without SERVICE: the one that the proxy routes to.
+    """
+    if (image and (build or all_)) or (service and all_):
+        raise UsageError("of SERVICE and --all, and of --image, --build and --all, one is enough")
+    services = options.engine.file.services
+    names = [one.name for one in services if not one.is_proxy]
+    if not all_:
+        names = [arguments.the_routed(service, services).name]
+    from stack.engines import compose_verbs as verbs
+
+    how = verbs.Options(drain_timeout)
+    if image:
+        _change(options, lambda: verbs.rollout_image(options.engine, names[0], image, how))
+    else:
+        _change(options, lambda: verbs.rollout(options.engine, names, how, again=build))
+
+
+@cli.command()
+@click.argument("service", required=False)
+@click.argument("revision", required=False)
+@drain_timeout
+@click.pass_obj
+def rollback(
+    options: Options, service: str | None, revision: str | None, drain_timeout: int | None
+) -> None:
+    """Go back to the revision before the last rollout, or to REVISION. Nothing is built.
+
+    `revisions` lists what there is. SERVICE can be left out where the proxy routes to one only.
+    """
+    services = options.engine.file.services
+    if service and revision is None and service not in {one.name for one in services}:
+        service, revision = None, service
+    name = arguments.the_routed(service, services).name
+    from stack.engines import compose_verbs as verbs
+
+    how = verbs.Options(drain_timeout)
+    _change(options, lambda: verbs.rollback(options.engine, name, revision, how))
+
+
+@cli.command()
+@click.argument("service")
+@drain_timeout
+@click.pass_obj
+def restart(options: Options, service: str, drain_timeout: int | None) -> None:
+    """Replace a service's replicas by new ones of the same revision, one after the other."""
+    name = arguments.known(service, options.engine.file.services).name
+    from stack.engines import compose_verbs as verbs
+
+    _change(options, lambda: verbs.restart(options.engine, name, verbs.Options(drain_timeout)))
+
+
+@cli.command()
+@click.argument("service", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, a list with an object each.")
+@click.pass_obj
+def revisions(options: Options, service: str | None, as_json: bool) -> None:
+    """List the revisions that can run without a build, newest first."""
+    if service:
+        arguments.known(service, options.engine.file.services)
+    from stack import show
+    from stack.engines import compose_verbs as verbs
+
+    if options.explain:
+        _explain(verbs.revisions_commands(options.engine))
+        return
+    records = show.revisions(verbs.revisions(options.engine), service)
+    if as_json:
+        click.echo(json.dumps(records, indent=2))
+    else:
+        click.echo(show.revisions_table(records) if records else "No revision is there yet.")
 
 
 @cli.command()
@@ -124,9 +203,9 @@ def scale(options: Options, counts: tuple[tuple[str, int], ...], force: bool) ->
 @click.pass_obj
 def down(options: Options, volumes: bool) -> None:
     """Stop and remove containers and networks."""
-    from stack.engines import compose_verbs
+    from stack.engines import compose_verbs as verbs
 
-    _change(options, lambda: compose_verbs.down(options.engine, with_volumes=volumes))
+    _change(options, lambda: verbs.down(options.engine, with_volumes=volumes))
 
 
 @cli.command()
@@ -138,9 +217,9 @@ def down(options: Options, volumes: bool) -> None:
 def ps(options: Options, as_json: bool, watch: bool) -> None:
     """Show every replica: revision, state, whether it gets traffic."""
     if options.explain:
-        from stack.engines import compose_verbs
+        from stack.engines import compose_verbs as verbs
 
-        _explain(compose_verbs.ps_commands(options.engine))
+        _explain(verbs.ps_commands(options.engine))
         return
     while True:
         text = _ps(options.engine, as_json=as_json)
@@ -158,12 +237,12 @@ def ps(options: Options, as_json: bool, watch: bool) -> None:
 @click.pass_obj
 def logs(options: Options, service: str | None, follow: bool) -> None:
     """Print what the containers wrote, of one service or of all."""
-    from stack.engines import compose_verbs
+    from stack.engines import compose_verbs as verbs
     from stack.plan import Plan
 
     if service:
-        _known(service, [known.name for known in options.engine.file.services])
-    command = compose_verbs.logs_command(options.engine, service, follow=follow)
+        arguments.known(service, options.engine.file.services)
+    command = verbs.logs_command(options.engine, service, follow=follow)
     if options.explain:
         _explain(Plan((command,)))
         return
@@ -190,36 +269,6 @@ def doctor_(options: Options) -> None:
         raise SystemExit(worst.exit_code)
 
 
-def main() -> None:
-    """Run the command line, and turn every error into one message and an exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    debug = "--debug" in sys.argv[1:]
-    try:
-        program = _program()
-        cli.main(_flags_first(sys.argv[1:]), prog_name=program, standalone_mode=False)
-        sys.stdout.flush()
-    except click.ClickException as error:
-        _complain(error.format_message())
-        sys.exit(2)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output has gone (`ps | head`): nobody is left to be told anything.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
-    except StackError as error:
-        if debug:
-            traceback.print_exc()
-        _complain(_with_program(str(error)))
-        sys.exit(error.exit_code)
-    except Exception as error:  # the one handler: a traceback is for those who ask for it
-        if debug:
-            raise
-        _complain(f"unexpected {type(error).__name__}: {error}. Run again with --debug for more")
-        sys.exit(1)
-
-
 def _change(options: Options, make_plan: Callable[[], "Plan"]) -> None:
     from stack import lock
     from stack.execute import execute
@@ -237,7 +286,8 @@ def _change(options: Options, make_plan: Callable[[], "Plan"]) -> None:
         if not plan.steps:
             click.echo(f"Nothing to do: {plan.outcome}.", err=True)
             return
-        execute(plan, engine.observe, Progress(debug=options.debug))
+        with signals.between_steps():
+            execute(plan, engine.observe, Progress(debug=options.debug))
 
 
 def _explain(plan: "Plan") -> None:
@@ -245,84 +295,18 @@ def _explain(plan: "Plan") -> None:
         click.echo(line)
 
 
-def _counts(
-    options: Options, counts: tuple[tuple[str, int], ...], *, zero_allowed: bool
-) -> dict[str, int]:
-    """Check the SERVICE=N arguments against the Compose file.
-
-    Raises UsageError for a service that is unknown, named twice, or cannot be scaled.
-    """
-    services = {service.name: service for service in options.engine.file.services}
-    wanted: dict[str, int] = {}
-    for name, number in counts:
-        _known(name, list(services))
-        if name in wanted:
-            raise UsageError(f"{name} is given twice")
-        if services[name].is_fixed:
-            raise UsageError(
-                f"{name} cannot be scaled: it publishes a port or has a fixed container name, "
-                "which only one container can have"
-            )
-        if number == 0 and not zero_allowed:
-            raise UsageError(
-                f"{name}=0 would leave nobody to answer. If that is what you want: "
-                f"python -m stack scale --force {name}=0"
-            )
-        wanted[name] = number
-    return wanted
-
-
-def _known(name: str, names: list[str]) -> None:
-    if name not in names:
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, names, n=1)
-        raise UsageError(
-            f"there is no service {name!r}."
-            + (f" Did you mean {near[0]}?" if near else "")
-            + f" The Compose file has: {', '.join(sorted(names)) or 'none'}"
-        )
-
-
 def _ps(engine: "ComposeEngine", *, as_json: bool) -> str:
     from stack import show
+    from stack.main import with_program
 
     snapshot = engine.observe()
     records = show.rows(snapshot, engine.api.memory_bytes(snapshot.replicas))
     if as_json:
         return json.dumps(records, indent=2)
     if not records:
-        return _with_program(_nothing_there(snapshot.project))
+        return with_program(_nothing_there(snapshot.project))
     return "\n".join([show.table(records), *(f"drift: {line}" for line in show.drift(snapshot))])
 
 
 def _nothing_there(project: str) -> str:
     return f"Nothing of project {project} is there. Start it: python -m stack up"
-
-
-def _flags_first(arguments: list[str]) -> list[str]:
-    """Let --explain and --debug stand after the verb too, where most people type them."""
-    flags = [word for word in arguments if word in ("--explain", "--debug")]
-    return flags + [word for word in arguments if word not in flags]
-
-
-def _program() -> str:
-    return "python -m stack" if sys.argv[0].endswith("__main__.py") else "stack"
-
-
-def _with_program(message: str) -> str:
-    """What a message tells to type, with this run's program and project."""
-    given = re.search(r" (?:-p ?|--project[= ])(\S+)", " " + " ".join(sys.argv[1:]))
-    name = _program() + (f" -p {given[1]}" if given else "")
-    return message.replace("python -m stack", name)
-
-
-def _interrupt(number: int, _frame: Any) -> None:
-    # The second one ends the process at once, whatever it is doing.
-    signal.signal(number, signal.SIG_DFL)
-    raise Interrupted(number)
-
-
-def _complain(message: str) -> None:
-    with suppress(BrokenPipeError):
-        click.echo(f"stack: {message}", err=True)

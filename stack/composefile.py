@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -11,7 +12,16 @@ from typing import Any
 
 from stack import runner
 from stack.errors import CommandFailed, ConfigurationError, EngineUnavailable
-from stack.model import Service
+from stack.model import (
+    CONTINUE,
+    PAUSE,
+    ROLLBACK,
+    START_FIRST,
+    STOP_FIRST,
+    Hook,
+    Service,
+    UpdateConfig,
+)
 
 PORT_LABEL = "stack.route.port"
 PROXY_LABEL = "stack.proxy"
@@ -86,6 +96,12 @@ def _plain_name() -> str | None:
     return literal[1] if literal else None
 
 
+def version() -> tuple[int, int]:
+    """The version of Compose: (2, 26)."""
+    words = re.findall(r"[0-9]+", runner.read(("docker", "compose", "version", "--short")))
+    return int(words[0]), int(words[1])
+
+
 def seconds(duration: str) -> float:
     """Seconds of a Compose duration: "1m30s" is 90.0.
 
@@ -125,6 +141,10 @@ def _service(name: str, body: Mapping[str, Any], config_hash: str) -> Service:
         dockerfile=build.get("dockerfile", "Dockerfile"),
         build_args={key: value for key, value in (build.get("args") or {}).items() if value},
         depends_on=tuple(sorted(body.get("depends_on") or ())),
+        conditions={
+            other: str(one.get("condition", "service_started"))
+            for other, one in (body.get("depends_on") or {}).items()
+        },
         settings=_settings(body),
         config_hash=config_hash,
         has_health_check=bool(check.get("test")) and not check.get("disable"),
@@ -132,6 +152,10 @@ def _service(name: str, body: Mapping[str, Any], config_hash: str) -> Service:
         start_timeout_s=_start_timeout_s(check),
         published=tuple(_published(body.get("ports") or ())),
         container_name=body.get("container_name", ""),
+        update=_update_config(name, deploy.get("update_config") or {}),
+        rollback=_update_config(name, deploy.get("rollback_config") or {}),
+        post_start=tuple(_hook(one) for one in body.get("post_start") or ()),
+        pre_stop=tuple(_hook(one) for one in body.get("pre_stop") or ()),
     )
 
 
@@ -140,10 +164,49 @@ def _settings(body: Mapping[str, Any]) -> str:
     deploy = dict(body.get("deploy") or {})
     for key in ("replicas", "update_config", "rollback_config", "placement"):
         deploy.pop(key, None)
-    ignored = ("build", "image", "pull_policy", "depends_on", "scale", "profiles", "develop")
+    ignored = (
+        *("build", "image", "pull_policy", "depends_on", "scale", "profiles", "develop"),
+        *("post_start", "pre_stop"),
+    )
     kept = {key: value for key, value in body.items() if key not in ignored}
     text = json.dumps({**kept, "deploy": deploy}, sort_keys=True)
     return sha256(text.encode()).hexdigest()
+
+
+def _update_config(name: str, given: Mapping[str, Any]) -> UpdateConfig:
+    default = UpdateConfig()
+    config = UpdateConfig(
+        parallelism=int(given.get("parallelism", default.parallelism)),
+        delay_s=seconds(given.get("delay", "0s")),
+        order=given.get("order", default.order),
+        monitor_s=seconds(given["monitor"]) if "monitor" in given else default.monitor_s,
+        failure_action=given.get("failure_action", default.failure_action),
+        max_failure_ratio=float(given.get("max_failure_ratio", default.max_failure_ratio)),
+    )
+    for key, allowed in (
+        ("order", (START_FIRST, STOP_FIRST)),
+        ("failure_action", (ROLLBACK, PAUSE, CONTINUE)),
+    ):
+        if getattr(config, key) not in allowed:
+            raise ConfigurationError(
+                f"Compose file: service {name}: {key} of update_config or rollback_config must be "
+                f"one of {', '.join(allowed)}, not {getattr(config, key)!r}"
+            )
+    return config
+
+
+def _hook(given: Mapping[str, Any]) -> Hook:
+    environment = given.get("environment") or {}
+    if isinstance(environment, Mapping):
+        environment = [f"{key}={value}" for key, value in environment.items()]
+    command = given.get("command") or ()
+    return Hook(
+        command=tuple(shlex.split(command) if isinstance(command, str) else command),
+        user=given.get("user", ""),
+        working_dir=given.get("working_dir", ""),
+        privileged=bool(given.get("privileged")),
+        environment=tuple(environment),
+    )
 
 
 def _near(path: str | None) -> str | None:

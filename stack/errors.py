@@ -38,11 +38,14 @@ class ConfigurationError(StackError):
 
 
 class Interrupted(StackError):
-    """A signal asked the run to stop; exit code 128 + the signal's number."""
+    """A signal asked the run to stop, `in_a_hurry` if it was not the first; exit code 128 + the
+    signal's number.
+    """
 
-    def __init__(self, signal_number: int) -> None:
+    def __init__(self, signal_number: int, *, in_a_hurry: bool = False) -> None:
         super().__init__("interrupted")
         self.exit_code = 128 + signal_number
+        self.in_a_hurry = in_a_hurry
 
 
 class CommandFailed(StackError):
@@ -53,3 +56,18 @@ class CommandFailed(StackError):
         self.output = output
         if exit_code == ConfigurationError.exit_code:
             self.exit_code = ConfigurationError.exit_code
+
+
+class ReplicaFailed(StackError):
+    """New replicas (their ids) did not get ready, or did not stay so. `evidence`: the last that
+    one of them said.
+    """
+
+    def __init__(
+        self, service: str, what: str, evidence: str = "", replicas: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(f"{service}: {what}. The target list is as it was{evidence}")
+        self.service = service
+        self.what = what
+        self.evidence = evidence
+        self.replicas = replicas

@@ -4,109 +4,194 @@ import json
 import time
 from collections.abc import Callable
 
-from stack import runner
-from stack.errors import CommandFailed, Interrupted, StackError
-from stack.model import EXITED, PAUSED, UNHEALTHY, Replica, Snapshot
-from stack.plan import Command, Plan, WaitReady
+from stack import runner, signals, verdict
+from stack.errors import CommandFailed, Interrupted, ReplicaFailed, StackError
+from stack.model import Replica, Snapshot
+from stack.plan import Command, Make, Plan, Route, Run, Step, WaitReady, Watch
 from stack.progress import Progress
 
 POLL_S = 0.2
 LOG_LINES = 15
+# How far back the proxy's log is read, to learn how the old replicas have answered.
+LOOK_BACK_S = 10
 
 
 def execute(plan: Plan, observe: Callable[[], Snapshot], progress: Progress) -> None:
-    """Run the steps in their order. The first that fails ends the run with an error that says
-    what state it leaves; running the same verb again goes on from there.
+    """Run the steps in their order. Where a new replica fails, go on with the plan's `recover`.
+
+    Any other failure ends the run with an error that says what state it leaves; running the same
+    verb again goes on from there. A signal ends it before the next step.
     """
-    total = len(plan.steps)
-    for number, step in enumerate(plan.steps, start=1):
-        try:
-            bound = step if isinstance(step, WaitReady) else step.command(observe())
-            with progress.step(number, total, bound):
-                if isinstance(bound, WaitReady):
-                    _wait(bound, observe)
-                else:
-                    output = runner.run(bound, stream=progress.debug)
-            if isinstance(bound, Command) and bound.speaks:
-                progress.tell(output)
-        except Interrupted as error:
-            raise _interrupted(error, number, total) from None
-        except CommandFailed as error:
-            raise _failed(error, number, total) from error
-
-
-def _wait(wait: WaitReady, observe: Callable[[], Snapshot]) -> None:
-    deadline = time.monotonic() + wait.timeout_s
-    restarts: dict[str, int] = {}
     while True:
-        snapshot = observe()
-        ready = wait.ready(snapshot)
-        if len(ready) >= wait.count:
+        try:
+            _Run(plan, observe, progress).steps()
+        except ReplicaFailed as failed:
+            following = plan.recover(failed, observe()) if plan.recover else None
+            if following is None:
+                raise
+            progress.tell(f"{failed.service}: {failed.what}")
+            plan = following
+        else:
+            if plan.failure:
+                raise plan.failure
             return
-        service = wait.service.name
-        broken = []
-        for replica in snapshot.of(service):
-            # What it lived through before does not count.
-            before = restarts.setdefault(replica.id, replica.restarts)
-            awaited = replica.name not in wait.without and replica not in ready
-            if awaited and _is_broken(replica, replica.restarts - before):
-                broken.append(replica)
-        if broken or time.monotonic() >= deadline:
-            state = f"{broken[0].name} is {_state(broken[0])}" if broken else _timed_out(wait)
-            raise StackError(
-                f"{service}: {len(ready)} of {wait.count} replicas ready: {state}. The target list "
-                f"is as it was. See: python -m stack logs {service}" + _last_log_lines(broken)
-            )
-        time.sleep(POLL_S)
 
 
-def _is_broken(replica: Replica, restarts: int) -> bool:
-    """Whether waiting on is useless. Docker restarts what ends; twice says it will go on so."""
-    return replica.state in (UNHEALTHY, PAUSED, EXITED) or restarts > 1
+class _Run:
+    """One run of a plan, and what it has seen of the replicas so far."""
+
+    def __init__(self, plan: Plan, observe: Callable[[], Snapshot], progress: Progress) -> None:
+        self._plan = plan
+        self._observe = observe
+        self._progress = progress
+        self._known: dict[str, verdict.Known] = {}
+        self._routed_at = time.monotonic()
+
+    def steps(self) -> None:
+        total = len(self._plan.steps)
+        for number, step in enumerate(self._plan.steps, start=1):
+            try:
+                signals.check()
+                with self._progress.step(number, total, step):
+                    self._step(step)
+            except Interrupted as error:
+                now = "" if error.in_a_hurry else _summary(self._observe())
+                raise _interrupted(error, number, total, now) from None
+            except CommandFailed as error:
+                if isinstance(step, Make | Run):
+                    said = _indented(_tail(error.output))
+                    raise ReplicaFailed(
+                        step.service.name, f"none could be made: {error}", f"\n{said}"
+                    ) from error
+                raise _failed(error, number, total) from error
+
+    def _step(self, step: Step) -> None:
+        if isinstance(step, WaitReady):
+            self._wait(step)
+        elif isinstance(step, Watch):
+            self._watch(step)
+        else:
+            snapshot = self._observe() if not isinstance(step, Command) else Snapshot("")
+            for command in step.commands(snapshot):
+                self._command(command)
+            if isinstance(step, Route):
+                self._routed_at = time.monotonic()
+
+    def _command(self, command: Command) -> None:
+        with signals.at_once(command.interruptible):
+            output = runner.run(command, stream=self._progress.debug)
+        if command.speaks:
+            self._progress.tell(output)
+
+    def _wait(self, wait: WaitReady) -> None:
+        """Wait, with a deadline, and no longer once waiting is useless."""
+        deadline = time.monotonic() + wait.timeout_s
+        those = wait.those
+        while True:
+            replicas = those.of(self._observe())
+            self._check(those.service.name, replicas)
+            ready = [replica for replica in replicas if replica.is_ready]
+            if len(ready) >= those.count:
+                return
+            if time.monotonic() >= deadline:
+                late = [replica for replica in replicas if replica not in ready]
+                what = f"{len(ready)} of {those.count} replicas ready within {wait.timeout_s:.0f} s"
+                raise ReplicaFailed(
+                    those.service.name,
+                    what,
+                    "".join(_evidence(one) for one in late[:1]),
+                    tuple(replica.id for replica in late),
+                )
+            signals.check()
+            time.sleep(POLL_S)
+
+    def _watch(self, watch: Watch) -> None:
+        """See that what has traffic stays well, from the moment on at which it got it."""
+        deadline = self._routed_at + watch.seconds
+        service = watch.those.service.name
+        while True:
+            replicas = watch.those.of(self._observe())
+            self._check(service, replicas)
+            over = time.monotonic() >= deadline
+            if over:
+                replica, what = verdict.errors(replicas, _answers(watch.proxy, replicas))
+                if replica:
+                    raise _replica_failed(service, replica, what)
+                return
+            signals.check()
+            time.sleep(POLL_S)
+
+    def _check(self, service: str, replicas: tuple[Replica, ...]) -> None:
+        """Raise ReplicaFailed if one of these is not well."""
+        for replica in replicas:
+            what = verdict.illness(replica, self._known.get(replica.id))
+            if what:
+                raise _replica_failed(service, replica, what)
+        self._known = verdict.remember(replicas, self._known)
 
 
-def _state(replica: Replica) -> str:
-    if replica.state in (UNHEALTHY, PAUSED):
-        return replica.state
-    return f"ending over and over (exit code {replica.exit_code}, {replica.restarts} restarts)"
+def _replica_failed(service: str, replica: Replica, what: str) -> ReplicaFailed:
+    return ReplicaFailed(service, f"{replica.name} {what}", _evidence(replica), (replica.id,))
 
 
-def _timed_out(wait: WaitReady) -> str:
-    return f"no more within {wait.timeout_s:.0f} s (python -m stack ps)"
+def _answers(proxy: str, replicas: tuple[Replica, ...]) -> list[verdict.Answer]:
+    first = min((replica.created_at for replica in replicas), default=0)
+    since = f"{first - LOOK_BACK_S:.3f}"
+    argv = ("docker", "logs", "--timestamps", "--since", since, proxy)
+    return verdict.answers(runner.read(argv))
 
 
-def _last_log_lines(broken: list[Replica]) -> str:
-    if not broken:
-        return ""
-    name = broken[0].name
-    argv = ("docker", "logs", "--tail", str(LOG_LINES), name)
+def _evidence(replica: Replica) -> str:
+    """The last lines of its log and of its health check, before it is gone."""
+    argv = ("docker", "logs", "--tail", str(LOG_LINES), replica.name)
     try:
         text = runner.read(("sh", "-c", 'exec "$@" 2>&1', "sh", *argv))
-        state = json.loads(runner.read(("docker", "inspect", name)))[0]["State"]
+        state = json.loads(runner.read(("docker", "inspect", replica.name)))[0]["State"]
     except (StackError, LookupError):
         return ""
-    said = f"\nThe last lines of {name}, which stays to be looked at:\n{_indented(text)}"
+    said = f"\nThe last lines of {replica.name}:\n{_indented(text)}"
     checks = (state.get("Health") or {}).get("Log") or [{}]
     health = str(checks[-1].get("Output", "")).strip()
-    return said + (f"\nIts health check says:\n{_indented(health)}" if health else "")
+    failing = health and checks[-1].get("ExitCode")
+    return said + (f"\nIts health check says:\n{_indented(health)}" if failing else "")
 
 
 def _failed(error: CommandFailed, number: int, total: int) -> StackError:
     text = f"step {number} of {total} failed: {error}"
     if error.output.strip():
-        text += "\n" + _indented("\n".join(error.output.strip().splitlines()[-LOG_LINES:]))
+        text += "\n" + _indented(_tail(error.output))
     text += "\nRun the same command again when the cause is gone: it goes on from what is there."
     failure = StackError(text)
     failure.exit_code = error.exit_code
     return failure
 
 
-def _interrupted(error: Interrupted, number: int, total: int) -> StackError:
+def _interrupted(error: Interrupted, number: int, total: int, now: str) -> StackError:
     failure = StackError(
-        f"interrupted at step {number} of {total}: run the same command again to finish"
+        f"stopped at step {number} of {total}. {now}To finish, run the same command again"
     )
     failure.exit_code = error.exit_code
     return failure
+
+
+def _summary(snapshot: Snapshot) -> str:
+    """Who has traffic now, by service and revision, in words."""
+    text = ""
+    for service in sorted({r.service for r in snapshot.replicas if r.port is not None}):
+        mine = snapshot.of(service)
+        routed = [replica for replica in mine if snapshot.routes_to(replica)]
+        parts = [
+            f"{sum(replica.revision == revision for replica in routed)} of revision {revision}"
+            for revision in sorted({replica.revision for replica in routed})
+        ]
+        rest = len(mine) - len(routed)
+        text += f"{service}: {', '.join(parts) or 'nobody'} with traffic"
+        text += f", {rest} without. " if rest else ". "
+    return text
+
+
+def _tail(text: str) -> str:
+    return "\n".join(text.strip().splitlines()[-LOG_LINES:])
 
 
 def _indented(text: str) -> str:

@@ -2,14 +2,54 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 # Compose's labels on everything that it makes.
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 
+# On images: the Compose file that a revision was made with. And the tag of the revision before.
+SETTINGS_LABEL = "stack.settings"
+PREVIOUS = "previous"
+
 # A replica's state, in Docker's words. "running" is a container without a health check.
 STARTING, HEALTHY, UNHEALTHY, RUNNING = "starting", "healthy", "unhealthy", "running"
 RESTARTING, PAUSED, EXITED, CREATED = "restarting", "paused", "exited", "created"
+
+
+# What to do first with each replica that a rollout replaces, in the Compose file's words; and what
+# when the new one fails.
+START_FIRST, STOP_FIRST = "start-first", "stop-first"
+ROLLBACK, PAUSE, CONTINUE = "rollback", "pause", "continue"
+
+
+@dataclass(frozen=True)
+class UpdateConfig:
+    """`deploy.update_config` (or `rollback_config`) of a service: how replicas are replaced.
+
+    `parallelism`: how many at a time, 0 for all. `delay_s`: between one and the next.
+    `monitor_s`: how long the last ones are watched. `max_failure_ratio`: of the wanted number,
+    how many new replicas may fail before `failure_action`. The defaults are Docker's but for
+    `order` and `failure_action`, which are those that lose nothing.
+    """
+
+    parallelism: int = 1
+    delay_s: float = 0
+    order: str = START_FIRST
+    monitor_s: float = 5
+    failure_action: str = ROLLBACK
+    max_failure_ratio: float = 0
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A `post_start` or `pre_stop` of the Compose file: a command, run inside the container."""
+
+    command: tuple[str, ...]
+    user: str = ""
+    working_dir: str = ""
+    privileged: bool = False
+    environment: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -19,7 +59,8 @@ class Service:
     `port` is where a routed service listens, None where nothing is routed. `settings` is a digest
     of what its containers are made with. `revision` and `image_id` are those that they should
     have, empty where it is not built here; then `config_hash`, Compose's own, takes their place.
-    `published` are addresses and ports of the host.
+    `published` are addresses and ports of the host. `conditions` says of each service in
+    `depends_on` what has to hold of it.
     """
 
     name: str
@@ -31,6 +72,7 @@ class Service:
     dockerfile: str = "Dockerfile"
     build_args: Mapping[str, str] = field(default_factory=dict)
     depends_on: tuple[str, ...] = ()
+    conditions: Mapping[str, str] = field(default_factory=dict)
     settings: str = ""
     revision: str = ""
     image_id: str = ""
@@ -40,6 +82,10 @@ class Service:
     start_timeout_s: int = 60
     published: tuple[tuple[str, int], ...] = ()
     container_name: str = ""
+    update: UpdateConfig = UpdateConfig()
+    rollback: UpdateConfig = UpdateConfig()
+    post_start: tuple[Hook, ...] = ()
+    pre_stop: tuple[Hook, ...] = ()
 
     @property
     def is_fixed(self) -> bool:
@@ -72,6 +118,7 @@ class Replica:
     created_at: float = 0
     started_at: float = 0
     exit_code: int = 0
+    oom_killed: bool = False
     port: int | None = None
     is_proxy: bool = False
     draining: bool = False
@@ -101,6 +148,21 @@ class Replica:
 
 
 @dataclass(frozen=True)
+class Revision:
+    """An image of a service that the engine has, by its tag: what can run without a build.
+
+    `created_at` in Unix seconds. `has_settings`: the image says with which settings of the Compose
+    file it ran. `is_previous`: it ran before the last rollout.
+    """
+
+    name: str
+    image_id: str
+    created_at: float = 0
+    has_settings: bool = False
+    is_previous: bool = False
+
+
+@dataclass(frozen=True)
 class Target:
     """A line of a target list: where nginx sends requests, and the container's name."""
 
@@ -111,20 +173,23 @@ class Target:
 @dataclass(frozen=True)
 class TargetList:
     """The proxy's list for one service. `by_dns`: none was written yet, every replica that
-    Docker's DNS knows gets traffic. `draining`: names that the last change took out.
+    Docker's DNS knows gets traffic. `draining`: names that the last change took out. `awaiting`:
+    how many are still to come, where a rollout stops old ones first.
     """
 
     targets: tuple[Target, ...] = ()
     by_dns: bool = False
     draining: tuple[str, ...] = ()
+    awaiting: int = 0
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """Everything that is known of a project at one moment.
 
-    `services` is empty where only what runs was asked for. `routing` maps "service:port" to its
-    list; `proxy_config` is the digest of the configuration that the proxy runs.
+    `services` and `revisions` (by service, newest first) are empty where only what runs was asked
+    for. `routing` maps "service:port" to its list; `proxy_config` is the digest of the
+    configuration that the proxy runs.
     """
 
     project: str
@@ -132,6 +197,7 @@ class Snapshot:
     replicas: tuple[Replica, ...] = ()
     routing: Mapping[str, TargetList] = field(default_factory=dict)
     proxy_config: str | None = None
+    revisions: Mapping[str, tuple[Revision, ...]] = field(default_factory=dict)
 
     def of(self, service: str) -> tuple[Replica, ...]:
         """The replicas of `service`, lowest number first."""
@@ -158,3 +224,15 @@ class Snapshot:
             for target in routes.targets
             for address in replica.addresses
         )
+
+
+def unix_seconds(text: str) -> float:
+    """Docker's time, with up to nine decimals, of which Python's parser takes six.
+
+    >>> unix_seconds("1970-01-01T00:00:01.5Z"), unix_seconds("0001-01-01T00:00:00Z")
+    (1.5, 0)
+    """
+    if text.startswith("0001-"):
+        return 0
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    return datetime.fromisoformat(whole + "+00:00").timestamp() + float(f"0.{fraction or 0}")

@@ -1,57 +1,150 @@
 """A plan: the steps from what there is to what is wanted, as values that can be shown or run.
 
 A step becomes native commands in the end. Some of them name containers that do not exist yet
-when the plan is made: such a step is bound late, `command(snapshot)`, from what is there when its
+when the plan is made: such a step is bound late, `commands(snapshot)`, from what is there when its
 turn comes. `text()` is what a person would type.
 """
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from stack.errors import StackError
-from stack.model import PROJECT_LABEL, SERVICE_LABEL, Replica, Service, Snapshot
+from stack.errors import ReplicaFailed, StackError
+from stack.model import PROJECT_LABEL, SERVICE_LABEL, Hook, Replica, Service, Snapshot
+
+
+@dataclass(frozen=True)
+class Output:
+    """A value that is what this command prints: `$(argv)`."""
+
+    argv: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f'"$({shlex.join(self.argv)})"'
+
+
+Env = tuple[tuple[str, str | Output], ...]
 
 
 @dataclass(frozen=True)
 class Command:
     """A native command. `env` is added to the environment, `feed` is a command whose output it
     reads, `timeout_s` bounds it, `speaks` means that what it prints is for the user.
+
+    `interruptible`: it can be stopped at any moment, and nothing is half done.
     """
 
     argv: tuple[str, ...]
     why: str
-    env: tuple[tuple[str, str], ...] = ()
+    env: Env = ()
     feed: tuple[str, ...] = ()
     timeout_s: float = 600
     speaks: bool = False
+    interruptible: bool = False
 
     def text(self) -> str:
-        words = [f"{name}={shlex.quote(value)}" for name, value in self.env]
+        words = [
+            f"{name}={value if isinstance(value, Output) else shlex.quote(value)}"
+            for name, value in self.env
+        ]
         words.append(shlex.join(self.argv))
         return (f"{shlex.join(self.feed)} | " if self.feed else "") + " ".join(words)
 
-    def command(self, _snapshot: Snapshot) -> "Command":
-        return self
+    def commands(self, _snapshot: Snapshot) -> tuple["Command", ...]:
+        return (self,)
 
 
 @dataclass(frozen=True)
-class WaitReady:
-    """Wait until `count` replicas of the service are ready, not counting `without` (names), of
-    which `others_ready` are.
+class Source:
+    """Where Compose reads what new replicas are made of: the Compose file with the revisions in
+    `env`; or, with `feed`, the settings that an older revision was recorded with.
+    """
+
+    compose: tuple[str, ...]
+    env: Env = ()
+    feed: tuple[str, ...] = ()
+
+    def command(self, *words: str, why: str) -> Command:
+        return Command((*self.compose, *words), why, self.env, self.feed)
+
+
+@dataclass(frozen=True)
+class Make:
+    """Make `count` more replicas of the service. `total` is how many there will be then; what
+    runs is counted again, because Compose would remove what is too many.
+    """
+
+    service: Service
+    source: Source
+    count: int
+    total: int
+    why: str
+
+    def text(self) -> str:
+        return self._command(self.total).text()
+
+    def commands(self, snapshot: Snapshot) -> tuple[Command, ...]:
+        return (self._command(len(snapshot.of(self.service.name)) + self.count),)
+
+    def _command(self, total: int) -> Command:
+        name = self.service.name
+        # What it depends on is there. But Compose's own hash of a service, by which those that are
+        # not built here are recognized, is another with --no-deps.
+        alone = ("--no-deps",) if self.service.revision or not self.service.depends_on else ()
+        return self.source.command(
+            *("up", "--detach", "--no-build", *alone, "--no-recreate"),
+            *("--scale", f"{name}={total}", name),
+            why=self.why,
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run a hook in the newest replicas of the service: as many as `expected`, which are shown."""
+
+    service: Service
+    hook: Hook
+    expected: tuple[str, ...]
+    why: str
+
+    def text(self) -> str:
+        return " && ".join(run_hook(self.hook, name, self.why).text() for name in self.expected)
+
+    def commands(self, snapshot: Snapshot) -> tuple[Command, ...]:
+        newest = snapshot.of(self.service.name)[-len(self.expected) :]
+        return tuple(run_hook(self.hook, replica.name, self.why) for replica in newest)
+
+
+def run_hook(hook: Hook, name: str, why: str) -> Command:
+    """The command that runs a hook in the container `name`."""
+    options = (
+        *(("--user", hook.user) if hook.user else ()),
+        *(("--workdir", hook.working_dir) if hook.working_dir else ()),
+        *(("--privileged",) if hook.privileged else ()),
+        *(word for pair in hook.environment for word in ("--env", pair)),
+    )
+    return Command(("docker", "exec", *options, name, *hook.command), why)
+
+
+@dataclass(frozen=True)
+class Those:
+    """`count` replicas of the service: those that are not in `without` (ids). Of the latter,
+    `others_ready` are ready as well: whoever counts by hand counts them too.
     """
 
     project: str
     service: Service
     count: int
-    timeout_s: float
-    why: str
     without: tuple[str, ...] = ()
     others_ready: int = 0
 
-    def text(self) -> str:
+    def of(self, snapshot: Snapshot) -> tuple[Replica, ...]:
+        """The replicas themselves, as many as there are of them."""
+        return tuple(r for r in snapshot.of(self.service.name) if r.id not in self.without)
+
+    def are_ready(self) -> str:
+        """A shell condition."""
         condition = "health=healthy" if self.service.has_health_check else "status=running"
-        total = self.count + self.others_ready
         listing = shlex.join(
             (
                 *("docker", "ps", "-q", "--filter", f"label={PROJECT_LABEL}={self.project}"),
@@ -59,23 +152,43 @@ class WaitReady:
                 *("--filter", condition),
             )
         )
-        return f'until [ "$({listing} | wc -l)" -ge {total} ]; do sleep 0.5; done'
+        return f'[ "$({listing} | wc -l)" -ge {self.count + self.others_ready} ]'
 
-    def ready(self, snapshot: Snapshot) -> tuple[Replica, ...]:
-        """The replicas that count as ready in `snapshot`."""
-        return tuple(
-            replica
-            for replica in snapshot.of(self.service.name)
-            if replica.is_ready and replica.name not in self.without
-        )
+
+@dataclass(frozen=True)
+class WaitReady:
+    """Wait until all of `those` are ready."""
+
+    those: Those
+    timeout_s: float
+    why: str
+
+    def text(self) -> str:
+        return f"until {self.those.are_ready()}; do sleep 0.5; done"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """See for `seconds` that all of `those` stay well: none ends, gets ill, or answers 5xx (by the
+    log of `proxy`) where the ones before it did not.
+    """
+
+    those: Those
+    seconds: float
+    proxy: str
+    why: str
+
+    def text(self) -> str:
+        pause = f"sleep {self.seconds:g}; " if self.seconds else ""
+        return pause + self.those.are_ready()
 
 
 @dataclass(frozen=True)
 class Route:
-    """Send the service's traffic to all of its ready replicas but `without` (names).
+    """Send the service's traffic to all of its ready replicas but `without` (ids).
 
     `expected` are the names that the plan counts on. They are shown; what runs are the names of
-    the replicas that are ready when the step's turn comes.
+    the replicas that are ready when the step's turn comes. `awaiting`: how many more are to come.
     """
 
     proxy: str
@@ -83,42 +196,53 @@ class Route:
     expected: tuple[str, ...]
     why: str
     without: tuple[str, ...] = ()
+    awaiting: int = 0
 
     def text(self) -> str:
         return self._command(self.expected).text()
 
-    def command(self, snapshot: Snapshot) -> Command:
+    def commands(self, snapshot: Snapshot) -> tuple[Command, ...]:
         names = tuple(
             replica.name
             for replica in snapshot.of(self.service.name)
-            if replica.is_ready and replica.name not in self.without
+            if replica.is_ready and replica.id not in self.without
         )
-        if self.expected and not names:
+        if len(names) < len(self.expected):
             raise StackError(
-                f"{self.service.name}: no replica is ready any more, so the target list stays as "
-                f"it is. See: python -m stack logs {self.service.name}"
+                f"{self.service.name}: {len(names)} of {len(self.expected)} replicas are still "
+                "ready, so the target list stays as it is. "
+                f"See: python -m stack logs {self.service.name}"
             )
-        return self._command(names)
+        return (self._command(names),)
 
     def _command(self, names: tuple[str, ...]) -> Command:
+        later = ("--awaiting", str(self.awaiting)) if self.awaiting else ()
         return Command(
-            ("docker", "exec", self.proxy, "proxy", "targets", self.service.target, *names),
+            ("docker", "exec", self.proxy, "proxy", "targets", *later, self.service.target, *names),
             self.why,
             timeout_s=60,
         )
 
 
-Step = Command | WaitReady | Route
+Step = Command | Make | Run | WaitReady | Watch | Route
 Steps = list[Step]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps in their order, and what holds once they are done. No steps: it holds already."""
+    """Steps in their order, and what holds once they are done. No steps: it holds already.
+
+    `recover` gives the plan to go on with when a new replica fails, None where there is none.
+    `failure` is what ends the run once the steps are done: they undo, or leave out, what failed.
+    """
 
     steps: tuple[Step, ...]
     outcome: str = ""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    recover: Callable[[ReplicaFailed, Snapshot], "Plan | None"] | None = field(
+        default=None, compare=False
+    )
+    failure: StackError | None = None
 
     def lines(self) -> Iterator[str]:
         """The plan as a shell script that does the same by hand."""

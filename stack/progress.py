@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import click
 
-from stack.plan import Command, WaitReady
+from stack.plan import Step
 
 
 class Progress:
@@ -18,7 +18,7 @@ class Progress:
         self._live = sys.stderr.isatty() and not debug
 
     @contextlib.contextmanager
-    def step(self, number: int, total: int, step: Command | WaitReady) -> Iterator[None]:
+    def step(self, number: int, total: int, step: Step) -> Iterator[None]:
         """Around a step: says what and why before, and how long it took after."""
         started = time.monotonic()
         head = f"[{number}/{total}] {step.why}"
@@ -37,7 +37,7 @@ class Progress:
             _say(f"      {line}")
 
     @contextlib.contextmanager
-    def _while_running(self, head: str, step: Command | WaitReady) -> Iterator[None]:
+    def _while_running(self, head: str, step: Step) -> Iterator[None]:
         if not self._live:
             _say(f"{head}\n      {step.text()}")
             yield

@@ -5,12 +5,13 @@ replaced. A proxy's name has two parts, program and configuration, since a new c
 no new container: it is installed into the running one.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 
 from stack.errors import ConfigurationError
-from stack.model import Service
+from stack.model import PREVIOUS, Revision, Service
 
 LENGTH = 7
 PROXY_CONF = "conf"
@@ -28,6 +29,38 @@ def revision_of(service: Service) -> str:
         return digest({**files, **rest})
     program = {name: data for name, data in files.items() if not name.startswith(f"{PROXY_CONF}/")}
     return f"{digest({**program, **rest})}-{configuration_of(service)}"
+
+
+def latest_build(name: str, known: Iterable[Revision], *, another: bool) -> str:
+    """The revision that the sources `name` are built as: builds of the same sources, on a newer
+    base say, are counted. `another`: one that is not there yet.
+
+    >>> latest_build("e1a6501", [Revision("e1a6501", ""), Revision("e1a6501.2", "")], another=True)
+    'e1a6501.3'
+    """
+    counts = [
+        int(one.name.rpartition(".")[2]) if "." in one.name else 1
+        for one in known
+        if re.fullmatch(re.escape(name) + r"(\.[0-9]+)?", one.name)
+    ]
+    number = max(counts, default=0) + (another or not counts)
+    return name if number == 1 else f"{name}.{number}"
+
+
+def name_of_image(image: str, image_id: str, known: Iterable[Revision]) -> str:
+    """The revision that an image from elsewhere becomes: its tag, if that says something and is
+    not taken by another; else the beginning of its id.
+
+    >>> name_of_image("shop/web:1.4", "sha256:0123456789ab", [])
+    '1.4'
+    >>> name_of_image("shop/web", "sha256:0123456789ab", [])
+    '0123456'
+    """
+    tag = image.rpartition("/")[2].partition("@")[0].partition(":")[2]
+    taken = {one.name: one.image_id for one in known}
+    if tag and tag not in ("latest", PREVIOUS) and taken.get(tag, image_id) == image_id:
+        return tag
+    return image_id.removeprefix("sha256:")[:LENGTH]
 
 
 def configuration_of(proxy: Service) -> str:

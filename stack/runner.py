@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from stack.errors import CommandFailed, EngineUnavailable
 
 if TYPE_CHECKING:
-    from stack.plan import Command
+    from stack.plan import Command, Output
 
 TERMINATE_GRACE_S = 1.5
 
@@ -23,13 +23,15 @@ def run(command: "Command", *, stream: bool = False) -> str:
     """
     feeder = None
     if command.feed:
-        feeder = subprocess.Popen(command.feed, stdout=subprocess.PIPE)
+        feeder = subprocess.Popen(command.feed, stdout=subprocess.PIPE, process_group=0)
     process = subprocess.Popen(
         command.argv,
         stdin=feeder.stdout if feeder else subprocess.DEVNULL,
         stdout=None if stream else subprocess.PIPE,
         stderr=None if stream else subprocess.STDOUT,
-        env={**os.environ, **dict(command.env)},
+        env={**os.environ, **{name: _value(value) for name, value in command.env}},
+        # Ctrl-C goes to all of a group: whether this command ends, too, is for us to say.
+        process_group=0,
         text=True,
         errors="replace",
         # The lock goes with it: should we be killed, it is held until this command has ended.
@@ -73,6 +75,7 @@ class Reading:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env={**os.environ, **(env or {})},
+                process_group=0,
                 text=True,
                 errors="replace",
             )
@@ -114,7 +117,11 @@ class Pipe:
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    argv, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.PIPE
+                    argv,
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
+                    stderr=subprocess.PIPE,
+                    process_group=0,
                 )
             except FileNotFoundError:
                 raise EngineUnavailable(f"{argv[0]} is not installed. Run: make up") from None
@@ -139,6 +146,10 @@ def become(argv: Sequence[str]) -> NoReturn:
     # Python ignores SIGPIPE, and that would be inherited: `stack logs | head` would never end.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.execvp(argv[0], list(argv))
+
+
+def _value(value: "str | Output") -> str:
+    return value if isinstance(value, str) else read(value.argv).rstrip("\n")
 
 
 def _end(process: subprocess.Popen[str]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from stack.model import Replica, Snapshot
 
+REVISION_COLUMNS = ("SERVICE", "REVISION", "REPLICAS", "AGE", "PREVIOUS")
 COLUMNS = ("NAME", "REVISION", "STATE", "ROUTED", "RESTARTS", "AGE", "MEMORY", "ADDRESS")
 
 
@@ -56,10 +57,52 @@ def drift(snapshot: Snapshot) -> list[str]:
     return found
 
 
+def revisions(snapshot: Snapshot, service: str | None) -> list[dict[str, Any]]:
+    """One dictionary a revision, as `revisions --json` prints it; times in seconds. `previous`:
+    what `rollback` goes back to.
+    """
+    now = time.time()
+    return [
+        {
+            "service": name,
+            "revision": one.name,
+            "replicas": sum(r.is_live and r.revision == one.name for r in snapshot.of(name)),
+            "previous": one.is_previous,
+            "age_s": round(now - one.created_at),
+            "image_id": one.image_id,
+        }
+        for name, known in sorted(snapshot.revisions.items())
+        for one in known
+        if service in (None, name)
+    ]
+
+
+def revisions_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """The revisions for people."""
+    return _table(
+        [
+            REVISION_COLUMNS,
+            *(
+                (
+                    record["service"],
+                    record["revision"],
+                    str(record["replicas"] or "-"),
+                    _age(record["age_s"]),
+                    "yes" if record["previous"] else "-",
+                )
+                for record in records
+            ),
+        ]
+    )
+
+
 def table(records: Sequence[Mapping[str, Any]]) -> str:
     """The rows for people."""
-    lines = [COLUMNS, *(_cells(record) for record in records)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    return _table([COLUMNS, *(_cells(record) for record in records)])
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines

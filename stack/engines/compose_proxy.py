@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from stack.model import RESTARTING, STARTING, UNHEALTHY, Service, Snapshot
-from stack.plan import Command, Steps, WaitReady
+from stack.plan import Command, Env, Steps, Those, WaitReady
 from stack.revision import PROXY_CONF, program_of
 
 
@@ -47,9 +47,7 @@ def proxy_is_renewed(snapshot: Snapshot) -> bool:
     return not proxy.is_current(service)
 
 
-def renew_proxy(
-    snapshot: Snapshot, config: str | None, compose: Sequence[str], env: tuple[tuple[str, str], ...]
-) -> Steps:
+def renew_proxy(snapshot: Snapshot, config: str | None, compose: Sequence[str], env: Env) -> Steps:
     """Bring the proxy up to date: a new container only where it needs one; a new configuration
     is installed into the running one. `config` is the digest of the configuration on disk.
     """
@@ -80,6 +78,20 @@ def renew_proxy(
     return [*_try_image(service), start, ready, *configure]
 
 
+def restart_proxy(snapshot: Snapshot) -> Steps:
+    """Start the proxy's container again, with the lists that it has."""
+    service, proxy = proxy_service(snapshot), snapshot.proxy
+    if service is None or proxy is None:
+        return []
+    return [
+        Command(
+            ("docker", "restart", "-t", str(service.stop_grace_s), proxy.name),
+            f"{service.name}: one port, one proxy: there is no answer for about a second",
+        ),
+        _ready(snapshot, service),
+    ]
+
+
 def _try_image(service: Service) -> Steps:
     if not service.revision:
         return []
@@ -103,7 +115,7 @@ def wait_for_proxy(snapshot: Snapshot) -> Steps:
 
 def _ready(snapshot: Snapshot, service: Service) -> WaitReady:
     why = f"{service.name}: wait until it answers"
-    return WaitReady(snapshot.project, service, 1, service.start_timeout_s, why)
+    return WaitReady(Those(snapshot.project, service, 1), service.start_timeout_s, why)
 
 
 def _configure(service: Service, name: str, running: str | None, config: str | None) -> Steps:

@@ -10,7 +10,6 @@ import json
 import os
 import tarfile
 from collections.abc import Mapping
-from datetime import datetime
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from typing import Any
@@ -19,7 +18,17 @@ from urllib.parse import quote, urlencode
 from stack import model, runner
 from stack.composefile import PORT_LABEL, PROXY_LABEL
 from stack.errors import EngineUnavailable, NotPermitted, StackError
-from stack.model import PROJECT_LABEL, SERVICE_LABEL, Replica, Target, TargetList
+from stack.model import (
+    PREVIOUS,
+    PROJECT_LABEL,
+    SERVICE_LABEL,
+    SETTINGS_LABEL,
+    Replica,
+    Revision,
+    Target,
+    TargetList,
+    unix_seconds,
+)
 from stack.revision import digest
 
 TIMEOUT_S = 15
@@ -97,6 +106,27 @@ class EngineApi:
         image = self._json(f"/images/{quote(reference)}/json")
         return str(image["Id"]) if image else ""
 
+    def revisions(self, repository: str) -> tuple[Revision, ...]:
+        """The tags of an image repository, newest first."""
+        of_repository = json.dumps({"reference": [repository]})
+        images = self._json("/images/json", filters=of_repository) or ()
+        found = []
+        for image in images:
+            tags = [tag.rpartition(":") for tag in image.get("RepoTags") or ()]
+            names = [tag for name, _, tag in tags if name == repository]
+            found += [
+                Revision(
+                    name,
+                    str(image["Id"]),
+                    float(image["Created"]),
+                    has_settings=bool((image.get("Labels") or {}).get(SETTINGS_LABEL)),
+                    is_previous=PREVIOUS in names,
+                )
+                for name in names
+                if name != PREVIOUS
+            ]
+        return tuple(sorted(found, key=lambda one: one.created_at, reverse=True))
+
     def info(self) -> dict[str, Any]:
         """What `docker info` says."""
         return dict(self._json("/info"))
@@ -156,18 +186,28 @@ def replica_of(inspected: dict[str, Any]) -> Replica:
         service=labels.get(SERVICE_LABEL, ""),
         number=int(labels.get("com.docker.compose.container-number", 0)),
         state=_state(inspected["State"]),
-        revision=labels.get(REVISION_LABEL) or image.rpartition(":")[2],
+        revision=_revision(labels, image),
         # As Compose saw it: image stores differ in what they call a container's image.
         image_id=labels.get("com.docker.compose.image", ""),
         config_hash=labels.get("com.docker.compose.config-hash", ""),
         addresses=tuple(n["IPAddress"] for n in networks.values() if n["IPAddress"]),
         restarts=inspected.get("RestartCount", 0),
-        created_at=_unix_seconds(inspected["Created"]),
-        started_at=_unix_seconds(inspected["State"]["StartedAt"]),
+        created_at=unix_seconds(inspected["Created"]),
+        started_at=unix_seconds(inspected["State"]["StartedAt"]),
         exit_code=inspected["State"].get("ExitCode", 0),
+        oom_killed=bool(inspected["State"].get("OOMKilled")),
         port=int(port) if port.isdecimal() else None,
         is_proxy=labels.get(PROXY_LABEL) == "true",
     )
+
+
+def _revision(labels: Mapping[str, str], image: str) -> str:
+    """The tag, if the image is one of the project's own; whatever else it says of itself."""
+    repository, _, tag = image.rpartition(":")
+    project, service = labels.get(PROJECT_LABEL, ""), labels.get(SERVICE_LABEL, "")
+    if repository == f"{project}-{service}":
+        return tag
+    return labels.get(REVISION_LABEL) or tag
 
 
 def target_list(text: str) -> TargetList:
@@ -176,7 +216,7 @@ def target_list(text: str) -> TargetList:
     >>> target_list("server 10.0.0.2:80 max_fails=0; # a-1").targets
     (Target(address='10.0.0.2:80', name='a-1'),)
     """
-    targets, draining, by_dns = [], [], False
+    targets, draining, by_dns, awaiting = [], [], False, 0
     for line in text.splitlines():
         statement, _, comment = line.partition("#")
         words = statement.rstrip(" ;").split()
@@ -186,7 +226,9 @@ def target_list(text: str) -> TargetList:
             targets.append(Target(words[1], comment.strip()))
         elif comment.startswith(" draining "):
             draining.append(comment.split()[1])
-    return TargetList(tuple(targets), by_dns, tuple(draining))
+        elif comment.startswith(" awaiting "):
+            awaiting = int(comment.split()[1])
+    return TargetList(tuple(targets), by_dns, tuple(draining), awaiting)
 
 
 def _state(state: dict[str, Any]) -> str:
@@ -197,13 +239,6 @@ def _state(state: dict[str, Any]) -> str:
         return str(status)
     health = (state.get("Health") or {}).get("Status", "none")
     return model.RUNNING if health == "none" else str(health)
-
-
-def _unix_seconds(text: str) -> float:
-    """Docker's times have nanoseconds, which Python's parser does not take."""
-    if text.startswith("0001-"):
-        return 0
-    return datetime.fromisoformat(text[:19] + "+00:00").timestamp()
 
 
 def _memory_bytes(stats: dict[str, Any]) -> int:

@@ -5,9 +5,19 @@ from dataclasses import replace
 import pytest
 
 from stack.engines import compose_plans
-from stack.engines.compose_plans import Wanted
+from stack.engines.compose_steps import Wanted
 from stack.errors import StackError
-from stack.model import EXITED, PAUSED, RESTARTING, STARTING, UNHEALTHY, Replica, Service, Snapshot
+from stack.model import (
+    EXITED,
+    PAUSED,
+    RESTARTING,
+    STARTING,
+    UNHEALTHY,
+    Replica,
+    Revision,
+    Service,
+    Snapshot,
+)
 from stack.plan import Plan
 from stack.reconcile import running_revision
 from tests.unit.simulation import PROXY, PROXY_REPLICA, WEB, SimulatedEngine, replica, snapshot_of
@@ -16,7 +26,8 @@ COMPOSE = ("docker", "compose")
 
 
 def scale(snapshot: Snapshot, count: int) -> Plan:
-    return compose_plans.scale(snapshot, {"web": count}, {"web": "new"}, COMPOSE)
+    wanted = Wanted(revisions={"web": "new"})
+    return compose_plans.scale(snapshot, {"web": count}, wanted, COMPOSE, {"web": "new"})
 
 
 def up(snapshot: Snapshot, count: int | None = None, **wanted: object) -> Plan:
@@ -44,7 +55,7 @@ def test_scaling_down_routes_away_then_drains_then_stops_the_highest_numbers() -
     plan = scale(snapshot_of([replica(1), replica(2), replica(5)], [1, 2, 5]), 1)
     assert commands(plan) == [
         "docker exec p-proxy-1 proxy targets web:8000 p-web-1",
-        "docker exec p-proxy-1 proxy drain 30 p-web-2 p-web-5",
+        "docker exec p-proxy-1 proxy drain 10 p-web-2 p-web-5",
         "docker stop -t 10 p-web-2 p-web-5",
         "docker rm p-web-2 p-web-5",
     ]
@@ -55,7 +66,7 @@ def test_scaling_to_what_is_there_is_an_empty_plan() -> None:
 
 
 def test_every_step_says_why() -> None:
-    plan = up(snapshot_of([replica(1, config_hash="old"), replica(2, state=EXITED)], None), 3)
+    plan = up(snapshot_of([replica(1, revision="old"), replica(2, state=EXITED)], None), 3)
     assert plan.steps
     assert all(step.why for step in plan.steps)
 
@@ -64,7 +75,7 @@ def test_scaling_down_keeps_those_that_serve_whatever_their_numbers() -> None:
     ill = [replica(1, state=UNHEALTHY), replica(2), replica(3, state=PAUSED), replica(4)]
     plan = scale(snapshot_of(ill, [2, 4]), 2)
     assert commands(plan) == [
-        "docker exec p-proxy-1 proxy drain 30 p-web-1 p-web-3",
+        "docker exec p-proxy-1 proxy drain 10 p-web-1 p-web-3",
         "docker stop -t 10 p-web-1 p-web-3",
         "docker rm p-web-1 p-web-3",
     ]
@@ -114,26 +125,41 @@ def test_scaling_to_none_leaves_an_empty_list() -> None:
 
 
 def test_new_replicas_are_of_the_revision_that_has_the_traffic() -> None:
-    mixed = [replica(1, config_hash="old"), replica(2, config_hash="old"), replica(3)]
+    mixed = [replica(1, revision="old"), replica(2, revision="old"), replica(3)]
     assert running_revision(snapshot_of(mixed, [1, 2]), "web") == "old"
     assert running_revision(snapshot_of(mixed, [3]), "web") == "new"
     assert running_revision(snapshot_of([], []), "web") is None
 
 
-def test_scaling_up_with_changed_settings_says_that_replicas_will_differ() -> None:
-    changed = replace(replica(1), config_hash="old settings")
-    plan = scale(snapshot_of([changed], [1]), 2)
-    assert "python -m stack up" in plan.notes[0]
-    assert scale(snapshot_of([changed, replica(2)], [1, 2]), 1).notes == ()
+def test_more_of_an_older_revision_are_made_with_the_settings_in_its_image() -> None:
+    start = snapshot_of([replica(1, revision="old")], [1], web=replace(WEB, revision="old"))
+    known = {"web": (Revision("new", ""), Revision("old", "", has_settings=True))}
+    wanted = Wanted(revisions={"web": "old"})
+    plan = compose_plans.scale(
+        replace(start, revisions=known), {"web": 2}, wanted, COMPOSE, {"web": "new"}
+    )
+    assert commands(plan)[0] == (
+        "docker image inspect --format '{{index .Config.Labels \"stack.settings\"}}' p-web:old | "
+        "WEB_REVISION=old docker compose --file - up --detach --no-build --no-deps --no-recreate "
+        "--scale web=2 web"
+    )
 
 
 def test_replicas_that_an_interrupted_up_has_left_do_not_get_traffic_by_a_scale() -> None:
-    start = [replica(1, config_hash="old"), replica(2, config_hash="old"), replica(3), replica(4)]
-    plan = compose_plans.scale(snapshot_of(start, [1, 2]), {"web": 3}, {"web": "old"}, COMPOSE)
-    assert any(
-        text.endswith("proxy targets web:8000 p-web-1 p-web-2 p-web-5") for text in commands(plan)
+    start = [replica(1, revision="old"), replica(2, revision="old"), replica(3), replica(4)]
+    wanted = Wanted(revisions={"web": "old"})
+    plan = compose_plans.scale(
+        snapshot_of(start, [1, 2], web=replace(WEB, revision="old")),
+        {"web": 3},
+        wanted,
+        COMPOSE,
+        {"web": "old"},
     )
-    assert "docker rm p-web-3 p-web-4" in commands(plan)
+    assert any(
+        text.endswith("proxy targets web:8000 p-web-1 p-web-2 p-web-3") for text in commands(plan)
+    )
+    # They go first: so there are never more than can be of use.
+    assert "docker rm p-web-3 p-web-4" in commands(plan)[:3]
 
 
 def test_scaling_a_stack_that_is_not_up_says_how_to_start_it() -> None:
@@ -204,13 +230,13 @@ def test_compose_never_gets_to_choose_how_many_routed_replicas_there_are() -> No
 def test_what_routed_replicas_need_is_renewed_before_new_ones_are_made() -> None:
     database = Service("db", config_hash="new")
     old = Replica("d", "p-db-1", "db", 1, config_hash="old", state="healthy")
-    snapshot = snapshot_of([replica(n, config_hash="old") for n in (1, 2, 3)], [1, 2, 3])
+    snapshot = snapshot_of([replica(n, revision="old") for n in (1, 2, 3)], [1, 2, 3])
     snapshot = replace(
         snapshot, services=(database, PROXY, WEB), replicas=(*snapshot.replicas, old)
     )
     assert commands(up(snapshot))[:2] == [
         "docker compose up --detach --no-build db",
-        "docker compose up --detach --no-build --no-recreate --scale web=6 web",
+        "docker compose up --detach --no-build --no-deps --no-recreate --scale web=4 web",
     ]
 
 
@@ -237,18 +263,18 @@ def test_the_first_up_does_not_wait_for_a_one_shot_service_to_be_healthy() -> No
 
 
 def test_the_first_list_is_written_before_dns_could_know_new_replicas() -> None:
-    plan = up(snapshot_of([replica(1, config_hash="old"), replica(2, config_hash="old")], None))
+    plan = up(snapshot_of([replica(1, revision="old"), replica(2, revision="old")], None))
     assert commands(plan)[0] == "docker exec p-proxy-1 proxy targets web:8000 p-web-1 p-web-2"
 
 
 def test_a_new_proxy_gets_all_its_lists_again() -> None:
     shop = Service("shop", replicas=1, port=9000, config_hash="s")
-    start = snapshot_of([replica(1, config_hash="old"), replica(2, config_hash="old")], [1, 2])
+    start = snapshot_of([replica(1, revision="old"), replica(2, revision="old")], [1, 2])
     services = (replace(PROXY, config_hash="changed"), shop, WEB)
     texts = commands(up(replace(start, services=services), revisions={"proxy": "c-b"}))
     renew = texts.index("PROXY_REVISION=c-b docker compose up --detach --no-build --no-deps proxy")
     # The replicas that the old proxy knows are drained while it still runs.
-    assert texts.index("docker rm p-web-1 p-web-2") < renew
+    assert texts.index("docker rm p-web-1") < texts.index("docker rm p-web-2") < renew
     assert "docker exec p-proxy-1 proxy targets web:8000 p-web-3 p-web-4" in texts[:renew]
     assert "docker exec p-proxy-1 proxy targets web:8000 p-web-3 p-web-4" in texts[renew:]
     assert "docker exec p-proxy-1 proxy targets shop:9000 p-shop-1" in texts[renew:]
@@ -270,7 +296,7 @@ def test_down_removes_the_volumes_without_value_and_names_those_it_keeps() -> No
         snapshot, {"p_web": True, "p_shop": False}, volumes, COMPOSE, with_volumes=False
     )
     assert commands(plan) == [
-        "docker compose down --remove-orphans",
+        "docker compose --profile '*' down --remove-orphans",
         "docker network rm p_shop",
         "docker volume rm p_proxy-state",
     ]
@@ -290,16 +316,16 @@ def test_a_proxy_that_does_not_serve_is_made_anew_and_gets_its_lists(state: str)
 
 def test_a_broken_first_start_is_mended_by_the_next_up() -> None:
     broken = [
-        replica(1, state=UNHEALTHY, config_hash="old"),
-        replica(2, state=RESTARTING, config_hash="old"),
+        replica(1, state=UNHEALTHY, revision="old"),
+        replica(2, state=RESTARTING, revision="old"),
     ]
     snapshot = replace(snapshot_of(broken, None), routing={})
     snapshot = replace(snapshot, replicas=snapshot.replicas[:-1])
     texts = commands(up(snapshot))
-    # New ones are made beside them, the proxy starts when they are ready, the broken ones go.
-    assert "--scale web=4 web" in texts[0]
-    assert texts[-1] == "docker rm p-web-1 p-web-2"
-    assert "docker exec p-proxy-1 proxy targets web:8000 p-web-3 p-web-4" in texts
+    # Nobody can have sent them anything: they go, and the proxy starts when new ones are ready.
+    assert texts[:2] == ["docker stop -t 10 p-web-1 p-web-2", "docker rm p-web-1 p-web-2"]
+    assert "--scale web=2 web" in texts[2]
+    assert texts[-1] == "docker exec p-proxy-1 proxy targets web:8000 p-web-1 p-web-2"
 
 
 def test_containers_of_services_that_are_gone_are_named() -> None:
@@ -324,36 +350,6 @@ def test_a_proxy_that_has_just_started_is_awaited_before_it_gets_its_first_list(
     assert "--scale web=3" in texts[2]
 
 
-@pytest.mark.parametrize("before", range(5))
-@pytest.mark.parametrize("after", range(1, 5))
-def test_a_scale_killed_after_any_step_finishes_when_run_again(before: int, after: int) -> None:
-    numbers = list(range(1, before + 1))
-    start = snapshot_of([replica(n) for n in numbers], numbers)
-    for killed_after in range(len(scale(start, after).steps) + 1):
-        engine = SimulatedEngine(start)
-        engine.run(scale(start, after), steps=killed_after)
-        engine.run(scale(engine.snapshot, after))
-        assert_wanted(engine, after)
-        # Nobody who had traffic was left without: it never went below the smaller of the two.
-        assert min(engine.served, default=after) >= min(before, after) or before == 0
-
-
-@pytest.mark.parametrize("count", range(1, 5))
-@pytest.mark.parametrize("by_dns", [True, False])
-def test_an_up_with_a_new_revision_killed_after_any_step_finishes_when_run_again(
-    count: int, by_dns: bool
-) -> None:
-    numbers = list(range(1, count + 1))
-    old = [replica(n, config_hash="old") for n in numbers]
-    start = snapshot_of(old, None if by_dns else numbers)
-    for killed_after in range(len(up(start).steps) + 1):
-        engine = SimulatedEngine(start)
-        engine.run(up(start), steps=killed_after)
-        engine.run(up(engine.snapshot))
-        assert_wanted(engine, count)
-        assert set(engine.served) <= {count}
-
-
 @pytest.mark.parametrize("state", [STARTING, UNHEALTHY, PAUSED, EXITED])
 def test_a_replica_that_does_not_serve_never_gets_traffic(state: str) -> None:
     start = snapshot_of([replica(1), replica(2), replica(3, state=state)], [1, 2])
@@ -366,7 +362,7 @@ def assert_wanted(engine: SimulatedEngine, count: int) -> None:
     """N ready replicas of one revision, all listed, and nothing left over."""
     mine = engine.snapshot.of("web")
     assert len(mine) == count
-    assert all(replica.is_ready and replica.config_hash == "new" for replica in mine)
+    assert all(replica.is_ready and replica.revision == "new" for replica in mine)
     assert all(engine.snapshot.routes_to(replica) for replica in mine)
     assert len(engine.snapshot.routing["web:8000"].targets) == count
     assert PROXY_REPLICA in engine.snapshot.replicas

@@ -31,7 +31,11 @@ def test_a_container_is_read_as_a_replica() -> None:
     found = replica_of(inspected(Status="running", Health={"Status": "healthy"}))
     assert (found.name, found.service, found.number, found.state) == ("p-web-1", "web", 1, HEALTHY)
     assert (found.addresses, found.port, found.restarts) == (("10.0.0.1",), 8000, 2)
-    assert (found.revision, found.started_at, found.created_at) == ("abc1234", 0, 1795248000)
+    assert (found.revision, found.started_at, found.created_at) == (
+        "abc1234",
+        0,
+        1795248000.123456789,
+    )
 
 
 def test_states_are_dockers_words() -> None:
@@ -77,6 +81,6 @@ def test_drift_is_named_in_both_directions() -> None:
 
 def test_a_table_has_its_columns_under_each_other() -> None:
     snapshot = snapshot_of([replica(1), replica(10)], [1, 10])
-    lines = show.table(show.rows(snapshot, {"id1": 40 * 2**20})).splitlines()
+    lines = show.table(show.rows(snapshot, {"id1-new": 40 * 2**20})).splitlines()
     assert len({line.index("healthy") for line in lines[1:]}) == 1
     assert "40.0 MiB" in lines[1]

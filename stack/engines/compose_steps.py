@@ -1,0 +1,243 @@
+"""The steps on Compose that do not route anything: images, services without a port, hooks."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from stack.bases import Base
+from stack.model import PREVIOUS, SETTINGS_LABEL, Service, Snapshot
+from stack.plan import Command, Env, Output, Source, Steps
+from stack.reconcile import Choice, Goal, post_start
+
+COMPLETED = "service_completed_successfully"
+
+# Revisions of a service that stay, so that going back to one needs no build.
+KEPT_REVISIONS = 5
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a verb is to bring about, beside what the Compose file says.
+
+    `counts`: replicas that were asked for, by service. `revisions`: of each service that has one.
+    `to_build`: those whose image is not there yet. `tags`: images that become revisions, as
+    (image, its new name). `build_env`: the environment of the build alone. `proxy_config`: digest
+    of the proxy's configuration on disk. `runs_post_start`: Compose is too old to do it.
+    """
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    revisions: Mapping[str, str] = field(default_factory=dict)
+    to_build: tuple[str, ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+    bases: tuple[Base, ...] = ()
+    build_env: Env = ()
+    proxy_config: str | None = None
+    drain_timeout_s: int | None = None
+    runs_post_start: bool = False
+
+
+def revision_env(revisions: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The variables that compose.yaml takes revisions from: WEB_REVISION for the service web."""
+    return tuple((f"{_stem(name)}_REVISION", value) for name, value in sorted(revisions.items()))
+
+
+def build(snapshot: Snapshot, wanted: Wanted, compose: Sequence[str]) -> Steps:
+    """Build what has to be built, on the bases that were decided on."""
+    steps: Steps = [
+        Command(("docker", "tag", image, name), f"{image} becomes a revision of its own")
+        for image, name in wanted.tags
+    ]
+    if not wanted.to_build:
+        return steps
+    names = ", ".join(f"{name} {wanted.revisions.get(name, '')}" for name in wanted.to_build)
+    # A revision is its image and these settings: going back to it brings both back.
+    settings = Output(
+        (*compose, "config", "--no-interpolate", "--no-path-resolution", "--format", "json")
+    )
+    routed = {service.name for service in snapshot.services if service.port is not None}
+    build = Command(
+        (*compose, "build", *wanted.to_build),
+        f"build {names}",
+        (
+            *revision_env(wanted.revisions),
+            *((f"{_stem(name)}_SETTINGS", settings) for name in wanted.to_build if name in routed),
+            *wanted.build_env,
+        ),
+        timeout_s=3600,
+        interruptible=True,
+    )
+    return [*steps, *(base.step for base in wanted.bases if base.step), build]
+
+
+def source_of(snapshot: Snapshot, service: Service, compose: Sequence[str]) -> Source:
+    """How more replicas of `service.revision` are made: with the settings that its image
+    carries, if it does.
+    """
+    env = revision_env({service.name: service.revision}) if service.revision else ()
+    known = {revision.name: revision for revision in snapshot.revisions.get(service.name, ())}
+    if service.revision not in known or not known[service.revision].has_settings:
+        return Source(tuple(compose), env)
+    image = f"{snapshot.project}-{service.name}:{service.revision}"
+    label = f'{{{{index .Config.Labels "{SETTINGS_LABEL}"}}}}'
+    look = ("docker", "image", "inspect", "--format", label, image)
+    return Source((*compose, "--file", "-"), env, look)
+
+
+def old_revision(choice: Choice) -> str:
+    """The revision that most of those have that a rollout replaces."""
+    names = [replica.revision for replica in choice.old]
+    return max(names, key=names.count)
+
+
+def keep_previous(snapshot: Snapshot, service: Service, old: str) -> Steps:
+    """Before a rollout: note what `rollback` goes back to."""
+    repository = f"{snapshot.project}-{service.name}"
+    there = {revision.name: revision for revision in snapshot.revisions.get(service.name, ())}
+    if old == service.revision or old not in there or there[old].is_previous:
+        return []
+    return [
+        Command(
+            ("docker", "tag", f"{repository}:{old}", f"{repository}:{PREVIOUS}"),
+            f"{service.name}: revision {old} is what `rollback` goes back to",
+        )
+    ]
+
+
+def restore_previous(snapshot: Snapshot, service: str) -> Steps:
+    """Take `keep_previous` back."""
+    repository = f"{snapshot.project}-{service}"
+    before = next((r.name for r in snapshot.revisions.get(service, ()) if r.is_previous), None)
+    if before is None:
+        return []
+    return [
+        Command(
+            ("docker", "tag", f"{repository}:{before}", f"{repository}:{PREVIOUS}"),
+            f"{service}: revision {before} is what `rollback` goes back to, as before",
+        )
+    ]
+
+
+def prune(snapshot: Snapshot, service: Service, old: str) -> Steps:
+    """After a rollout: images of revisions that nobody is likely to want again."""
+    running = {replica.revision for replica in snapshot.of(service.name)}
+    needed = {service.revision, old, *running}
+    others = [r.name for r in snapshot.revisions.get(service.name, ()) if r.name not in needed]
+    room = max(0, KEPT_REVISIONS - len(needed))
+    doomed = [f"{snapshot.project}-{service.name}:{name}" for name in others[room:]]
+    if not doomed:
+        return []
+    why = f"{service.name}: the last {KEPT_REVISIONS} revisions stay"
+    return [Command(("docker", "rmi", *doomed), why)]
+
+
+def renew_plain(
+    snapshot: Snapshot,
+    names: Iterable[str],
+    counts: Mapping[str, int],
+    source: Source,
+) -> Steps:
+    """Let Compose make anew what is outdated and not routed, of `names`: databases and migrations
+    come before the replicas that need them.
+    """
+    steps: Steps = []
+    wanted = set(names)
+    for service in in_order(snapshot.services):
+        mine = snapshot.of(service.name)
+        outdated = any(not replica.is_current(service) for replica in mine)
+        if service.name not in wanted or service.port is not None or not outdated:
+            continue
+        why = f"{service.name}: image or settings have changed"
+        if _is_awaited_to_end(snapshot, service):
+            # In the foreground: who needs it comes when it has done its work.
+            run = ("up", "--no-build", "--no-deps", "--exit-code-from", service.name, service.name)
+            steps.append(source.command(*run, why=why))
+            continue
+        # Compose would also renew routed replicas that it depends on, without draining them.
+        alone = ("--no-deps",) if _needs_routed(snapshot, service) else ()
+        number = ("--scale", f"{service.name}={max(len(mine), counts[service.name])}")
+        steps.append(
+            source.command(
+                *("up", "--detach", "--no-build", *alone),
+                *(number if len(mine) != service.replicas else ()),
+                service.name,
+                why=why,
+            )
+        )
+    return steps
+
+
+def make_missing(
+    snapshot: Snapshot, goals: Sequence[Goal], choices: Mapping[str, Choice], source: Source
+) -> Steps:
+    """Let Compose make what is missing of services that have nothing to be replaced, in the order
+    of depends_on, and leave the rest alone. All but the proxy: it has nobody to send to yet.
+    """
+    missing = {goal.service.name for goal in goals if choices[goal.service.name].missing}
+    if not missing:
+        return []
+    # Compose would bring what it touches back to deploy.replicas, and choose itself whom to stop:
+    # whatever differs from that is named, with its number.
+    totals = {}
+    for service in snapshot.services:
+        if service.is_proxy or service.name not in choices:
+            continue
+        choice = choices[service.name]
+        there = len((*choice.keep, *choice.old, *choice.leaving))
+        total = there + (choice.missing if service.name in missing else 0)
+        if service.name in missing or total not in (0, service.replicas):
+            totals[service.name] = total
+    numbers = [word for name, n in totals.items() for word in ("--scale", f"{name}={n}")]
+    steps: Steps = [
+        source.command(
+            *("up", "--detach", "--no-build", "--no-recreate", *numbers),
+            *sorted(missing | totals.keys()),
+            why=f"make what is missing of {', '.join(sorted(missing))}, and leave the rest alone",
+        )
+    ]
+    for goal in goals:
+        name, choice = goal.service.name, choices[goal.service.name]
+        if name in missing:
+            others = (*choice.keep, *choice.old, *choice.leaving)
+            first = max((replica.number for replica in others), default=0) + 1
+            new = range(first, first + choice.missing)
+            names = tuple(f"{snapshot.project}-{name}-{number}" for number in new)
+            steps += post_start(goal, names)
+    return steps
+
+
+def in_order(services: Iterable[Service]) -> list[Service]:
+    """Whoever is depended on comes first."""
+    todo = sorted(services, key=lambda service: service.name)
+    done: list[Service] = []
+    while todo:
+        waiting = {service.name for service in todo}
+        ready = [one for one in todo if not waiting & set(one.depends_on)]
+        # Compose refuses circles itself.
+        done += ready or todo
+        todo = [service for service in todo if service not in done]
+    return done
+
+
+def needed_by(snapshot: Snapshot, names: Iterable[str]) -> set[str]:
+    """What these services depend on, directly or not."""
+    services = {one.name: one for one in snapshot.services}
+    todo, seen = list(names), set[str]()
+    while todo:
+        for other in services[todo.pop()].depends_on:
+            if other in services and other not in seen:
+                seen.add(other)
+                todo.append(other)
+    return seen
+
+
+def _is_awaited_to_end(snapshot: Snapshot, service: Service) -> bool:
+    return any(one.conditions.get(service.name) == COMPLETED for one in snapshot.services)
+
+
+def _needs_routed(snapshot: Snapshot, service: Service) -> bool:
+    services = {one.name: one for one in snapshot.services}
+    needed = needed_by(snapshot, [service.name])
+    return any(services[name].port is not None or services[name].is_proxy for name in needed)
+
+
+def _stem(name: str) -> str:
+    return name.upper().replace("-", "_").replace(".", "_")

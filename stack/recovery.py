@@ -1,0 +1,83 @@
+"""What a rollout does when a new replica fails: the Compose file's failure_action, as plans."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from stack.errors import ReplicaFailed, StackError
+from stack.model import CONTINUE, PAUSE, Snapshot
+from stack.plan import Plan, Steps
+from stack.reconcile import Goal, reach
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Called with a failure and what there is then, gives the plan to go on with.
+
+    `goals` is what services are to become, `back` what they were; only those that served before
+    have something to go back to. `again` makes the plan anew for changed goals. `undo` are steps
+    that take back what else a rollout has changed.
+    """
+
+    goals: Mapping[str, Goal]
+    back: Mapping[str, Goal]
+    again: Callable[[Snapshot, Mapping[str, Goal]], Plan]
+    proxy: str
+    undo: Mapping[str, Steps] = field(default_factory=dict)
+    failures: int = 0
+
+    def __call__(self, failed: ReplicaFailed, now: Snapshot) -> Plan | None:
+        """None where there is nothing to go back to: the failure ends the run."""
+        if failed.service not in self.back:
+            return None
+        goal = self.goals[failed.service]
+        failures = self.failures + 1
+        if failures <= goal.config.max_failure_ratio * goal.count:
+            return self._go_on(_without(goal, failed), now, failures)
+        if goal.config.failure_action == CONTINUE:
+            plan = self._go_on(replace(_without(goal, failed), held=goal.held + 1), now, failures)
+            text = f"{failed.service}: {goal.held + 1} of {goal.count} stay as they were"
+            return replace(plan, failure=_because(text, failed))
+        if goal.config.failure_action == PAUSE:
+            text = (
+                f"{failed.service}: paused, as failure_action says. Everything stays as it is now. "
+                f"Go on: python -m stack rollout {failed.service}. "
+                f"Go back: python -m stack rollback {failed.service}"
+            )
+            return Plan((), failure=_because(text, failed))
+        return self._go_back(failed, now)
+
+    def _go_on(self, goal: Goal, now: Snapshot, failures: int) -> Plan:
+        goals = {**self.goals, goal.service.name: goal}
+        return replace(
+            self.again(now, goals), recover=replace(self, goals=goals, failures=failures)
+        )
+
+    def _go_back(self, failed: ReplicaFailed, now: Snapshot) -> Plan:
+        goal = self.back[failed.service]
+        was = f" revision {goal.service.revision}" if goal.service.revision else " what it was"
+        done = f"{failed.service}: the new replicas failed, all {goal.count} are of{was} again"
+        return Plan(
+            (*reach(now, goal, self.proxy), *self.undo.get(failed.service, ())),
+            recover=lambda again, _: _stop(again, failed),
+            failure=_because(done, failed),
+        )
+
+
+def _stop(again: ReplicaFailed, failed: ReplicaFailed) -> Plan:
+    """Going back has failed as well: never a third try."""
+    text = (
+        f"{failed.service}: going back failed, too, and stops here: {again.what}. What serves goes "
+        f"on serving: python -m stack ps{again.evidence}\nThis is what it was to go back from"
+    )
+    return Plan((), failure=_because(text, failed))
+
+
+def _because(text: str, failed: ReplicaFailed) -> StackError:
+    return StackError(f"{text}. {failed.what}{failed.evidence}")
+
+
+def _without(goal: Goal, failed: ReplicaFailed) -> Goal:
+    """The goal, for which those that have failed do not count."""
+    return replace(
+        goal, fits=lambda replica: goal.fits(replica) and replica.id not in failed.replicas
+    )
