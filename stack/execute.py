@@ -7,7 +7,7 @@ from collections.abc import Callable
 from stack import runner, signals, verdict
 from stack.errors import CommandFailed, Interrupted, ReplicaFailed, StackError
 from stack.model import Replica, Snapshot
-from stack.plan import Command, Make, Plan, Route, Run, Step, WaitReady, Watch
+from stack.plan import Command, Make, Plan, Route, Run, Step, Stop, WaitReady, Watch
 from stack.progress import Progress
 
 POLL_S = 0.2
@@ -46,6 +46,8 @@ class _Run:
         self._progress = progress
         self._known: dict[str, verdict.Known] = {}
         self._routed_at = time.monotonic()
+        # Whether the last drain was over before all that was in flight had ended.
+        self._in_flight = False
 
     def steps(self) -> None:
         total = len(self._plan.steps)
@@ -76,12 +78,24 @@ class _Run:
                 self._command(command)
             if isinstance(step, Route):
                 self._routed_at = time.monotonic()
+            elif isinstance(step, Stop) and self._in_flight:
+                self._report_cut(step)
 
     def _command(self, command: Command) -> None:
         with signals.at_once(command.interruptible):
             output = runner.run(command, stream=self._progress.debug)
         if command.speaks:
             self._progress.tell(output)
+            self._in_flight = bool(output.strip())
+
+    def _report_cut(self, stop: Stop) -> None:
+        """Say what became of requests that were still in flight when the drain was over."""
+        self._in_flight = False
+        argv = ("docker", "logs", "--timestamps", "--since", f"{stop.grace_s + 5}s", stop.proxy)
+        ended, elsewhere = verdict.cut(stop.replicas, verdict.answers(runner.read(argv)))
+        self._progress.tell(
+            f"{ended} request(s) ended with it, of which {elsewhere} another replica answered"
+        )
 
     def _wait(self, wait: WaitReady) -> None:
         """Wait, with a deadline, and no longer once waiting is useless."""

@@ -224,7 +224,33 @@ class Route:
         )
 
 
-Step = Command | Make | Run | WaitReady | Watch | Route
+@dataclass(frozen=True)
+class Stop:
+    """Stop replicas: SIGTERM, then up to `grace_s` seconds to end by themselves. What had not
+    ended when their drain was over is looked for in the log of `proxy` then.
+    """
+
+    replicas: tuple[Replica, ...]
+    grace_s: int
+    proxy: str
+    why: str
+
+    def text(self) -> str:
+        return self._command().text()
+
+    def commands(self, _snapshot: Snapshot) -> tuple[Command, ...]:
+        return (self._command(),)
+
+    def _command(self) -> Command:
+        names = (replica.name for replica in self.replicas)
+        return Command(
+            ("docker", "stop", "-t", str(self.grace_s), *names),
+            self.why,
+            timeout_s=self.grace_s + 60,
+        )
+
+
+Step = Command | Make | Run | WaitReady | Watch | Route | Stop
 Steps = list[Step]
 
 

@@ -26,6 +26,7 @@ from stack.plan import (
     Run,
     Source,
     Steps,
+    Stop,
     Those,
     WaitReady,
     Watch,
@@ -264,13 +265,13 @@ def end(goal: Goal, replicas: tuple[Replica, ...], proxy: str) -> Steps:
         for hook in service.pre_stop
         if replica.is_ready
     ]
-    grace = str(service.stop_grace_s)
     return [
         *steps,
-        Command(
-            ("docker", "stop", "-t", grace, *names),
-            f"{service.name}: SIGTERM, then up to {grace} s to end by itself",
-            timeout_s=service.stop_grace_s + 60,
+        Stop(
+            replicas,
+            service.stop_grace_s,
+            proxy,
+            f"{service.name}: SIGTERM, then up to {service.stop_grace_s} s to end by itself",
         ),
         Command(("docker", "rm", *names), f"{service.name}: {_replicas(len(names))} less"),
     ]

@@ -10,6 +10,9 @@ from stack.model import EXITED, PAUSED, RESTARTING, UNHEALTHY, Replica, unix_sec
 ERRORS_AT_LEAST = 3
 ERRORS_TIMES = 2
 
+# What nginx notes of a replica that ended in the middle: before its answer, and of a WebSocket.
+CUT = ("502", "504", "101")
+
 # Docker restarts what ends. Twice, while nobody has seen it ready, says that it will go on so.
 RESTARTS_AT_START = 2
 
@@ -104,6 +107,17 @@ def errors(replicas: Sequence[Replica], seen: Sequence[Answer]) -> tuple[Replica
             before = f", the ones before it to {old} of {old_total}" if old_total else ""
             return replica, f"answered 5xx to {bad} of {total} requests{before}"
     return None, ""
+
+
+def cut(replicas: Sequence[Replica], seen: Sequence[Answer]) -> tuple[int, int]:
+    """How many requests ended with these replicas, and how many of them another one answered."""
+    addresses = {f"{address}:{r.port}" for r in replicas for address in r.addresses}
+    ended = [
+        one.tried
+        for one in seen
+        if any(address in addresses and status in CUT for address, status in one.tried)
+    ]
+    return len(ended), sum(tried[-1][0] not in addresses for tried in ended)
 
 
 def _count(statuses: Sequence[str]) -> tuple[int, int]:

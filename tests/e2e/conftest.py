@@ -1,13 +1,17 @@
 """Stacks for tests. Without an engine these tests fail: they are never skipped."""
 
-import shutil
-import subprocess
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.e2e.harness import ROOT, Stack
+from tests.e2e.harness import Stack, copy_sources
+from tests.e2e.lab import make_lab
+from tests.e2e.oracle import Result, load
 
 
 @pytest.hookimpl(wrapper=True)
@@ -46,21 +50,8 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture
 def stack_copy(tmp_path: Path) -> Iterator[Stack]:
     """A project with sources of its own, for tests that change them."""
-    directory = tmp_path / "stack"
-    listed = subprocess.run(
-        ("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"),
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.decode().split("\0")):
-        if (ROOT / name).is_file():
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, directory / name)
-    if (ROOT / ".env").exists():
-        shutil.copy(ROOT / ".env", directory / ".env")
     for stack in _stack():
-        stack.directory = directory
+        stack.directory = copy_sources(tmp_path / "stack")
         yield stack
 
 
@@ -72,3 +63,41 @@ def running() -> Iterator[Stack]:
     for stack in _stack():
         stack.run("up")
         yield stack
+
+
+@pytest.fixture(scope="module")
+def _lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    for stack in _stack():
+        yield make_lab(tmp_path_factory.mktemp("lab") / "stack", stack)
+
+
+@pytest.fixture
+def lab(_lab: Stack) -> Stack:
+    """A stack with sources of its own, up with two replicas, watched by the oracle; shared by a
+    module's tests, each of which leaves the sources as they run.
+    """
+    _lab.run("up", "web=2")
+    return _lab
+
+
+@pytest.fixture
+def oracle(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """Loads of this test (see oracle.load); what came of them goes into the proof's report."""
+    results: list[Result] = []
+
+    @contextmanager
+    def watched(stack: Stack, **options: Any) -> Iterator[Result]:
+        with load(stack, **options) as result:
+            results.append(result)
+            yield result
+
+    yield watched
+    if os.environ.get("PROOF_RESULTS"):
+        line = {
+            "scenario": request.node.name,
+            "says": request.node.function.__doc__ or "",
+            "counted": request.node.get_closest_marker("counted") is not None,
+            "loads": [result.counts() for result in results],
+        }
+        with Path(os.environ["PROOF_RESULTS"]).open("a") as file:
+            file.write(json.dumps(line) + "\n")

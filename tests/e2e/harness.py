@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -28,7 +29,10 @@ class Stack:
 
     project: str = field(default_factory=lambda: f"stack-test-{secrets.token_hex(3)}")
     port: int = field(default_factory=lambda: _free_port())
+    oracle_port: int = field(default_factory=lambda: _free_port())
     directory: Path = ROOT
+    # Whether its replicas log to the oracle.
+    watched: bool = False
     history: list[str] = field(default_factory=list)
 
     @property
@@ -43,6 +47,14 @@ class Stack:
             "HTTP_PORT": str(self.port),
             # The test's Python and packages, the copy's code where there is one.
             "PYTHONPATH": str(self.directory),
+            **(
+                {
+                    "COMPOSE_FILE": "compose.yaml:tests/e2e/oracle.yaml",
+                    "ORACLE_PORT": str(self.oracle_port),
+                }
+                if self.watched
+                else {}
+            ),
         }
 
     def try_run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -64,12 +76,40 @@ class Stack:
     def ps(self) -> list[dict[str, Any]]:
         return list(json.loads(self.run("ps", "--json")))
 
+    def revisions(self) -> list[dict[str, Any]]:
+        """The revisions of the service web, newest first."""
+        return list(json.loads(self.run("revisions", "web", "--json")))
+
+    def docker(self, *arguments: str, feed: str | None = None) -> str:
+        """Run `docker`, which has to succeed."""
+        done = self._run(("docker", *arguments), {}, feed)
+        assert done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stderr}"
+        return done.stdout
+
+    def shell(self, script: str) -> str:
+        """Run a script as a person would type it, up to the first command that fails."""
+        done = self._run(("sh", "-euc", script), {})
+        assert done.returncode == 0, f"exit {done.returncode}\n{script}\n{done.stderr}"
+        return done.stdout
+
     def containers(self, service: str | None = None) -> list[Container]:
         """What the engine says, through the SDK."""
         labels = [f"com.docker.compose.project={self.project}"]
         if service:
             labels.append(f"com.docker.compose.service={service}")
         return list(engine().containers.list(all=True, filters={"label": labels}))
+
+    def web(self) -> list[dict[str, Any]]:
+        """The rows of `ps` for the service web."""
+        return [row for row in self.ps() if row["service"] == "web"]
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Change a file of the stack's own copy of the sources."""
+        assert self.directory != ROOT
+        path = self.directory / file
+        text = path.read_text()
+        assert old in text, f"{file}: {old!r} is not there"
+        path.write_text(text.replace(old, new))
 
     def get(self, path: str, **options: Any) -> requests.Response:
         return requests.get(self.url + path, timeout=10, **options)
@@ -95,9 +135,12 @@ class Stack:
             done = self.try_run(*arguments)
             (directory / file).write_text(done.stdout + done.stderr)
 
-    def _run(self, argv: tuple[str, ...], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, argv: tuple[str, ...], env: dict[str, str], feed: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             argv,
+            input=feed,
             cwd=self.directory,
             env={**self.env, **env},
             capture_output=True,
@@ -107,6 +150,22 @@ class Stack:
         )
         self.history.append(f"$ {' '.join(argv)}\n{done.stdout}{done.stderr}[{done.returncode}]")
         return done
+
+
+def copy_sources(directory: Path) -> Path:
+    """Copy what a clone would have, and .env."""
+    listed = subprocess.run(
+        ("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"),
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    names = [name for name in listed.stdout.decode().split("\0") if name]
+    for name in (*names, ".env"):
+        if (ROOT / name).is_file():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, directory / name)
+    return directory
 
 
 def crash(container: Container) -> None:

@@ -7,6 +7,7 @@ from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     ProcessCollector,
     generate_latest,
@@ -29,6 +30,18 @@ def init_app(app: Flask) -> None:
         ["method", "route"],
         registry=registry,
     )
+
+    in_progress = Gauge(
+        "http_requests_in_progress", "Requests that are being answered.", registry=registry
+    )
+
+    @app.before_request
+    def begin() -> None:
+        in_progress.inc()
+
+    @app.teardown_request
+    def end(_error: BaseException | None) -> None:
+        in_progress.dec()
 
     @app.after_request
     def observe(response: Response) -> Response:
