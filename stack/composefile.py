@@ -200,12 +200,14 @@ def _hook(given: Mapping[str, Any]) -> Hook:
     if isinstance(environment, Mapping):
         environment = [f"{key}={value}" for key, value in environment.items()]
     command = given.get("command") or ()
+    words = shlex.split(command) if isinstance(command, str) else command
     return Hook(
-        command=tuple(shlex.split(command) if isinstance(command, str) else command),
+        # Compose prints what can be read again: a $ that is to stay one is doubled.
+        command=tuple(word.replace("$$", "$") for word in words),
         user=given.get("user", ""),
         working_dir=given.get("working_dir", ""),
         privileged=bool(given.get("privileged")),
-        environment=tuple(environment),
+        environment=tuple(pair.replace("$$", "$") for pair in environment),
     )
 
 

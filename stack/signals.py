@@ -38,7 +38,9 @@ def between_steps() -> Iterator[None]:
 
 @contextlib.contextmanager
 def at_once(allowed: bool) -> Iterator[None]:
-    """Inside, a signal takes effect at once again, if `allowed`."""
+    """Inside, a signal takes effect at once again, if `allowed`; one that is kept, before it."""
+    if allowed:
+        check()
     before, _State.waits = _State.waits, _State.waits and not allowed
     try:
         yield

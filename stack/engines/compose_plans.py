@@ -15,6 +15,7 @@ from stack.engines.compose_steps import (
     Wanted,
     build,
     in_order,
+    is_renewed,
     keep_previous,
     make_missing,
     needed_by,
@@ -276,16 +277,21 @@ def _bring_up(
         if goal not in before
     ]
     rolled = [goal for goal in before if choices[goal.service.name].is_rollout]
-    made = [goal for goal in (*before, *after) if goal not in rolled]
+    missing = [
+        goal
+        for goal in (*before, *after)
+        if goal not in rolled and not is_renewed(snapshot, goal.service)
+    ]
     proxy = proxy_name(snapshot)
     serving = proxy if proxy_serves(snapshot) else ""
     counts = {name: goal.count for name, goal in goals.items()}
     steps = _own_the_lists(snapshot, before)
     steps += renew_plain(snapshot, goals, counts, source)
-    steps += [step for goal in made for step in clear(goal, choices[goal.service.name], serving)]
-    steps += make_missing(snapshot, made, choices, source)
+    for goal in missing:
+        steps += clear(goal, choices[goal.service.name], serving)
+    steps += make_missing(snapshot, missing, choices, source)
     shifted = {
-        goal.service.name: reach(snapshot, goal, proxy, made=goal in made)
+        goal.service.name: reach(snapshot, goal, proxy, made=goal not in rolled)
         for goal in (*before, *after)
     }
     for goal in before:

@@ -142,8 +142,7 @@ def renew_plain(
     wanted = set(names)
     for service in in_order(snapshot.services):
         mine = snapshot.of(service.name)
-        outdated = any(not replica.is_current(service) for replica in mine)
-        if service.name not in wanted or service.port is not None or not outdated:
+        if service.name not in wanted or not is_renewed(snapshot, service):
             continue
         why = f"{service.name}: image or settings have changed"
         if _is_awaited_to_end(snapshot, service):
@@ -163,6 +162,12 @@ def renew_plain(
             )
         )
     return steps
+
+
+def is_renewed(snapshot: Snapshot, service: Service) -> bool:
+    """Whether `renew_plain` makes it anew."""
+    outdated = any(not replica.is_current(service) for replica in snapshot.of(service.name))
+    return service.port is None and not service.is_proxy and outdated
 
 
 def make_missing(

@@ -33,6 +33,8 @@ class Stack:
     directory: Path = ROOT
     # Whether its replicas log to the oracle.
     watched: bool = False
+    # The engine that it runs on, if it is another than this machine's.
+    docker_host: str = ""
     history: list[str] = field(default_factory=list)
 
     @property
@@ -47,6 +49,7 @@ class Stack:
             "HTTP_PORT": str(self.port),
             # The test's Python and packages, the copy's code where there is one.
             "PYTHONPATH": str(self.directory),
+            **({"DOCKER_HOST": self.docker_host} if self.docker_host else {}),
             **(
                 {
                     "COMPOSE_FILE": "compose.yaml:tests/e2e/oracle.yaml",
@@ -97,7 +100,8 @@ class Stack:
         labels = [f"com.docker.compose.project={self.project}"]
         if service:
             labels.append(f"com.docker.compose.service={service}")
-        return list(engine().containers.list(all=True, filters={"label": labels}))
+        client = engine(self.docker_host)
+        return list(client.containers.list(all=True, filters={"label": labels}))
 
     def web(self) -> list[dict[str, Any]]:
         """The rows of `ps` for the service web."""
@@ -183,9 +187,9 @@ def crash(container: Container) -> None:
     )
 
 
-def engine() -> docker.DockerClient:
+def engine(host: str = "") -> docker.DockerClient:
     """The SDK's view of the engine: a second opinion on what the manager says."""
-    return docker.from_env()
+    return docker.DockerClient(host) if host else docker.from_env()
 
 
 def eventually(condition: Callable[[], bool], what: str, *, within_s: float = 30) -> None:

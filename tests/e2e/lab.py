@@ -1,20 +1,27 @@
 """A running stack whose sources tests change: new revisions, broken ones."""
 
 import itertools
-from collections.abc import Iterator
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tests.e2e.harness import Stack, copy_sources, eventually
+import requests
+
+from tests.e2e.harness import Stack, copy_sources, engine, eventually
+
+# The fixture: see conftest.py.
+Oracle = Callable[..., Any]
 
 _numbers = itertools.count(1)
 
 # Shorter than in compose.yaml, so that a broken revision shows within seconds.
-QUICK = (
-    ("interval: 10s\n      timeout: 3s\n      retries: 3\n      start_period: 30s", None),
-    ("monitor: 3s", "monitor: 2s"),
-)
+HEALTH = "interval: 10s\n      timeout: 3s\n      retries: 3\n      start_period: 30s"
 QUICK_HEALTH = "interval: 2s\n      timeout: 1s\n      retries: 2\n      start_period: 4s"
 
 PAGE = "web/app/templates/index.html"
@@ -51,7 +58,7 @@ BROKEN = {
         "web/app/pages.py", HEALTHY, "return Response(status=503)", "is unhealthy"
     ),
     "hangs": Broken(
-        "web/app/pages.py", HEALTHY, "return __import__('time').sleep(99)", "is unhealthy"
+        "web/app/pages.py", HEALTHY, "return __import__('time').sleep(8)", "is unhealthy"
     ),
     "dies once it has traffic": Broken(
         "web/app/__init__.py",
@@ -82,8 +89,7 @@ def make_lab(directory: Path, stack: Stack) -> Stack:
     """Give the stack sources of its own, and have it watched by the oracle."""
     stack.directory = copy_sources(directory)
     stack.watched = True
-    for old, new in QUICK:
-        stack.edit("compose.yaml", old, new or QUICK_HEALTH)
+    stack.edit("compose.yaml", HEALTH, QUICK_HEALTH)
     return stack
 
 
@@ -118,4 +124,121 @@ def wait_whole(stack: Stack, count: int) -> None:
     eventually(
         lambda: [(r["state"], r["routed"]) for r in stack.web()] == [("healthy", True)] * count,
         f"{count} replicas with traffic",
+    )
+
+
+def work(stack: Stack, ms: int, method: str = "GET") -> requests.Response:
+    return requests.request(method, f"{stack.url}/api/work?ms={ms}", timeout=90)
+
+
+def answers(stack: Stack) -> bool:
+    try:
+        return stack.get("/api/replica").status_code == 200
+    except requests.ConnectionError:
+        return False
+
+
+def row(stack: Stack, name: str | None) -> dict[str, Any]:
+    return next(row for row in stack.ps() if row["name"] == name)
+
+
+def on_every_replica(
+    stack: Stack, pool: ThreadPoolExecutor, ms: int, method: str = "GET"
+) -> list[Future[requests.Response]]:
+    """Send slow requests, one by one, until every replica is at work on one. Nothing else is
+    under way.
+    """
+    slow: list[Future[requests.Response]] = []
+    while not all(in_flight(stack)):
+        slow.append(pool.submit(work, stack, ms, method))
+        assert len(slow) <= 20
+        eventually(lambda: sum(in_flight(stack)) >= len(slow), "it has arrived")
+    return slow
+
+
+def in_flight(stack: Stack) -> list[int]:
+    """How many requests each replica is at work on, by its own account."""
+    url = "http://127.0.0.1:8000/metrics"
+    ask = f"import urllib.request as r; print(r.urlopen('{url}').read().decode())"
+    found = []
+    for container in stack.containers("web"):
+        output = container.exec_run(["python3", "-c", ask]).output
+        assert isinstance(output, bytes)
+        number = re.search(rb"^http_requests_in_progress (\d+)", output, re.MULTILINE)
+        assert number, output
+        # One is this question itself.
+        found.append(int(number[1]) - 1)
+    return found
+
+
+@contextmanager
+def short_grace(stack: Stack) -> Iterator[None]:
+    """Inside, what does not end by itself within 3 s of SIGTERM is killed."""
+    grace = "stop_grace_period: {}\n    health"
+    stack.edit("compose.yaml", grace.format("30s"), grace.format("3s"))
+    try:
+        yield
+    finally:
+        stack.edit("compose.yaml", grace.format("3s"), grace.format("30s"))
+
+
+def old_workers(stack: Stack) -> int:
+    proxy = stack.containers("proxy")[0]
+    # The brackets: or the command would find itself.
+    title = "nginx: worker process is shutting dow[n]"
+    script = f"cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -cx '{title}'"
+    output = proxy.exec_run(["sh", "-c", script]).output
+    assert isinstance(output, bytes)
+    return int(output)
+
+
+def wait_for_step(lines: Any, number: int) -> int:
+    """Read a run's output until this step begins; return how many there are in all."""
+    for line in lines:
+        found = re.match(r"\[(\d+)/(\d+)\]", line)
+        if found and int(found[1]) == number:
+            return int(found[2])
+    raise AssertionError(f"it ended before step {number}")
+
+
+@contextmanager
+def counted(stack: Stack) -> Iterator[list[tuple[int, int]]]:
+    """Count replicas while the block runs: how many are healthy, and how many there are."""
+    counts: list[tuple[int, int]] = []
+    stop = threading.Event()
+
+    def count() -> None:
+        label = f"com.docker.compose.project={stack.project}"
+        filters = {"label": [label, "com.docker.compose.service=web"]}
+        client = engine()
+        while not stop.wait(0.1):
+            found = client.api.containers(all=True, filters=filters)
+            healthy = sum("(healthy)" in one["Status"] for one in found)
+            counts.append((healthy, len(found)))
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        yield counts
+    finally:
+        stop.set()
+        thread.join()
+
+
+def follow_guide(directory: Path) -> None:
+    """Do what docs/second-service.md says, with the lines that stand there."""
+    guide = (directory / "docs" / "second-service.md").read_text()
+    service, network, proxy = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    (routes,) = re.findall(r"```nginx\n(.*?)```", guide, re.DOTALL)
+    shutil.copytree(directory / "web", directory / "shop")
+    compose = directory / "compose.yaml"
+    text = compose.read_text()
+    text = text.replace("\nservices:\n", f"\nservices:\n{service}\n", 1)
+    text = text.replace("\nnetworks:\n", f"\nnetworks:\n{network}", 1)
+    assert "    networks: [edge, web]\n" in text
+    compose.write_text(text.replace("    networks: [edge, web]\n", proxy))
+    conf = directory / "proxy" / "conf" / "services.conf"
+    old = conf.read_text()
+    conf.write_text(
+        re.sub(r"\nmap .*?\n}\n", lambda _: f"\n{routes}", old, count=1, flags=re.DOTALL)
     )

@@ -23,11 +23,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 
 from tests.e2e.harness import Stack
+from tests.e2e.rig import enter
 
 # Whoever has waited this long has gone.
 TIMEOUT_S = 10.0
@@ -114,15 +117,34 @@ class Result:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Way:
+    """How requests are sent: to which address, how many per second, with how much work in the
+    application, from which network namespace, for how long at most.
+    """
+
+    address: tuple[str, int]
+    rate: float
+    work_ms: int
+    namespace: Path | None
+    limit_s: float = 900
+
+
 @contextmanager
 def load(
-    stack: Stack, *, rate: float = RATE, work_ms: int = 0, limit_s: float = 900
+    stack: Stack,
+    *,
+    rate: float = RATE,
+    work_ms: int = 0,
+    namespace: Path | None = None,
+    address: tuple[str, int] | None = None,
 ) -> Iterator[Result]:
     """Send while the block runs, and a second before and after it."""
     result = Result()
     stop = threading.Event()
-    with _executed_ids(stack, result):
-        sender = threading.Thread(target=_send, args=(stack, rate, work_ms, limit_s, stop, result))
+    way = Way(address or ("127.0.0.1", stack.port), rate, work_ms, namespace)
+    with _executed_ids(stack, result, namespace):
+        sender = threading.Thread(target=_send, args=(way, stop, result))
         sender.start()
         try:
             time.sleep(1)
@@ -140,32 +162,26 @@ def load(
         result.resent = _sent_to_two(stack)
 
 
-def _send(
-    stack: Stack,
-    rate: float,
-    work_ms: int,
-    limit_s: float,
-    stop: threading.Event,
-    result: Result,
-) -> None:
+def _send(way: Way, stop: threading.Event, result: Result) -> None:
     """Put each request in its client's queue at the moment when it is due."""
+    if way.namespace:
+        # The threads that this one starts are there, too.
+        enter(way.namespace)
     run = secrets.token_hex(3)
     began = time.monotonic()
     queues: dict[str, queue.SimpleQueue[tuple[str, str, float] | None]] = {
         client: queue.SimpleQueue() for client in CLIENTS
     }
     workers = [
-        threading.Thread(
-            target=_work, args=(stack.port, client, queues[client], began, work_ms, result.sent)
-        )
+        threading.Thread(target=_work, args=(way, client, queues[client], began, result.sent))
         for client in CLIENTS
         for _ in range(CONNECTIONS)
     ]
     for worker in workers:
         worker.start()
     for number in itertools.count():
-        due_s = number / rate
-        if stop.wait(max(0.0, began + due_s - time.monotonic())) or due_s > limit_s:
+        due_s = number / way.rate
+        if stop.wait(max(0.0, began + due_s - time.monotonic())) or due_s > way.limit_s:
             break
         client = CLIENTS[number % len(CLIENTS)]
         method = {KEPT_GET: "GET", KEPT_POST: "POST"}.get(client)
@@ -180,14 +196,13 @@ def _send(
 
 
 def _work(
-    port: int,
+    way: Way,
     client: str,
     todo: "queue.SimpleQueue[tuple[str, str, float] | None]",
     began: float,
-    work_ms: int,
     sent: list[Sent],
 ) -> None:
-    connection = HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+    connection = HTTPConnection(*way.address, timeout=TIMEOUT_S)
     while (item := todo.get()) is not None:
         id_, method, due_s = item
         replica = revision = failure = ""
@@ -195,7 +210,9 @@ def _work(
         if connection.sock and select.select([connection.sock], [], [], 0)[0]:
             connection.close()
         try:
-            replica, revision = _request(connection, method, id_, work_ms, close=client == FRESH)
+            replica, revision = _request(
+                connection, method, id_, way.work_ms, close=client == FRESH
+            )
         except (HTTPException, OSError, ValueError) as error:
             connection.close()
             failure = f"{type(error).__name__}: {error}"
@@ -232,7 +249,7 @@ def _request(
 
 
 @contextmanager
-def _executed_ids(stack: Stack, result: Result) -> Iterator[None]:
+def _executed_ids(stack: Stack, result: Result, namespace: Path | None) -> Iterator[None]:
     """Listen to what the replicas log (see oracle.yaml): a replica's own log goes with it."""
     stop = threading.Event()
 
@@ -244,7 +261,7 @@ def _executed_ids(stack: Stack, result: Result) -> Iterator[None]:
                 if found:
                     result.executed[found[1].decode()] += 1
 
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+    with _udp_socket(namespace) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
         listener.bind(("127.0.0.1", stack.oracle_port))
         listener.settimeout(0.2)
@@ -255,6 +272,18 @@ def _executed_ids(stack: Stack, result: Result) -> Iterator[None]:
         finally:
             stop.set()
             thread.join()
+
+
+def _udp_socket(namespace: Path | None) -> socket.socket:
+    """A socket belongs to the namespace of the thread that made it."""
+
+    def make() -> socket.socket:
+        if namespace:
+            enter(namespace)
+        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(make).result()
 
 
 def _sent_to_two(stack: Stack) -> set[str]:

@@ -1,7 +1,6 @@
 """Changes of the sources: configuration, a second service, builds."""
 
 import re
-import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import requests
 
 from tests.e2e.harness import Stack, engine, eventually
+from tests.e2e.lab import follow_guide
 
 NO_WAY_OUT = "import socket; socket.create_connection(('192.0.2.1', 80), 2)"
 
@@ -101,25 +101,6 @@ def test_a_second_routed_service_takes_the_lines_that_the_guide_shows(stack_copy
     stack_copy.run("scale", "shop=3")
     assert [row["routed"] for row in stack_copy.ps() if row["service"] == "shop"] == [True] * 3
     assert "Nothing to do" in stack_copy.try_run("up").stderr
-
-
-def follow_guide(directory: Path) -> None:
-    """Do what docs/second-service.md says, with the lines that stand there."""
-    guide = (directory / "docs" / "second-service.md").read_text()
-    service, network, proxy = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
-    (routes,) = re.findall(r"```nginx\n(.*?)```", guide, re.DOTALL)
-    shutil.copytree(directory / "web", directory / "shop")
-    compose = directory / "compose.yaml"
-    text = compose.read_text()
-    text = text.replace("\nservices:\n", f"\nservices:\n{service}\n", 1)
-    text = text.replace("\nnetworks:\n", f"\nnetworks:\n{network}", 1)
-    assert "    networks: [edge, web]\n" in text
-    compose.write_text(text.replace("    networks: [edge, web]\n", proxy))
-    conf = directory / "proxy" / "conf" / "services.conf"
-    old = conf.read_text()
-    conf.write_text(
-        re.sub(r"\nmap .*?\n}\n", lambda _: f"\n{routes}", old, count=1, flags=re.DOTALL)
-    )
 
 
 def test_no_layer_holds_the_ca_bundle_of_the_build(stack_copy: Stack, tmp_path: Path) -> None:
