@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test unit e2e lint format lock engine venv clean
+.PHONY: help up down test unit e2e proof lint format lock engine venv clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
@@ -23,6 +23,9 @@ unit: venv-dev ## unit tests alone: a few seconds, no Docker
 
 e2e: engine venv-dev ## end-to-end tests alone
 	$(VENV)/bin/python -m pytest tests/e2e
+
+proof: engine venv-dev ## repeat the scenarios under load (REPEAT=5), write docs/proof.md
+	$(VENV)/bin/python -m tests.proof
 
 lint: venv-dev ## ruff, mypy --strict, shellcheck
 	$(VENV)/bin/ruff check .

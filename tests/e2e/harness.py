@@ -1,6 +1,7 @@
 """A stack of a test's own: project name, port, clean-up, and what is kept when a test fails."""
 
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -70,9 +71,9 @@ class Stack:
         assert done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stderr}"
         return done.stdout
 
-    def compose(self, *arguments: str) -> str:
+    def compose(self, *arguments: str, **env: str) -> str:
         """Run `docker compose` on the project, which has to succeed."""
-        done = self._run(("docker", "compose", *arguments), {})
+        done = self._run(("docker", "compose", *arguments), env)
         assert done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stderr}"
         return done.stdout
 
@@ -83,9 +84,9 @@ class Stack:
         """The revisions of the service web, newest first."""
         return list(json.loads(self.run("revisions", "web", "--json")))
 
-    def docker(self, *arguments: str, feed: str | None = None) -> str:
+    def docker(self, *arguments: str, feed: str | None = None, **env: str) -> str:
         """Run `docker`, which has to succeed."""
-        done = self._run(("docker", *arguments), {}, feed)
+        done = self._run(("docker", *arguments), env, feed)
         assert done.returncode == 0, f"{arguments}: exit {done.returncode}\n{done.stderr}"
         return done.stdout
 
@@ -187,6 +188,7 @@ def crash(container: Container) -> None:
     )
 
 
+@functools.cache
 def engine(host: str = "") -> docker.DockerClient:
     """The SDK's view of the engine: a second opinion on what the manager says."""
     return docker.DockerClient(host) if host else docker.from_env()

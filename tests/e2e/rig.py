@@ -1,6 +1,5 @@
 """A node of the test's own: a network namespace with a Docker engine of its own in it."""
 
-import contextlib
 import ctypes
 import fcntl
 import os
@@ -15,9 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import docker
-
-from tests.e2e.harness import eventually
+from tests.e2e.harness import engine, eventually
 
 CLONE_NEWNET = 0x40000000
 
@@ -80,33 +77,32 @@ class Node:
             self.process = None
 
     def answers(self) -> bool:
-        try:
-            with contextlib.closing(docker.DockerClient(self.host)) as client:
-                return bool(client.ping())
-        except (docker.errors.DockerException, OSError):
-            return False
+        argv = ("docker", "--host", self.host, "info")
+        return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
     def take_images(self, names: list[str]) -> None:
         """Copy images from this machine's engine."""
-        source = subprocess.Popen(("docker", "save", *names), stdout=subprocess.PIPE)
-        subprocess.run(
-            ("docker", "--host", self.host, "load", "--quiet"),
-            stdin=source.stdout,
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
-        assert source.wait() == 0
+        with subprocess.Popen(("docker", "save", *names), stdout=subprocess.PIPE) as source:
+            subprocess.run(
+                ("docker", "--host", self.host, "load", "--quiet"),
+                stdin=source.stdout,
+                stdout=subprocess.DEVNULL,
+                check=True,
+            )
+        assert source.returncode == 0
 
     def remove(self) -> None:
         if self.process:
-            with contextlib.closing(docker.DockerClient(self.host)) as client:
-                for container in client.containers.list(all=True):
-                    container.remove(force=True)
+            for container in engine(self.host).containers.list(all=True):
+                container.remove(force=True)
+            engine(self.host).close()
         self.stop()
         if self.holder:
             self.holder.kill()
             self.holder.wait()
-        # containerd lets go of its mounts a moment later.
+        # Docker mounts its data on itself, and with live-restore leaves it so.
+        subprocess.run(("umount", "--lazy", self.directory / "data"), check=False)
+        # containerd lets go of its own mounts a moment later.
         deadline = time.monotonic() + 10
         while self.directory.exists() and time.monotonic() < deadline:
             shutil.rmtree(self.directory, ignore_errors=True)
