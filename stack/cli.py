@@ -87,8 +87,7 @@ def up(
     wanted = arguments.counts(counts, options.engine.file.services, zero_allowed=False)
     from stack.engines import compose_verbs as verbs
 
-    how = verbs.Options(drain_timeout)
-    _change(options, lambda: verbs.up(options.engine, wanted, how, build=not no_build))
+    _change(options, lambda: verbs.up(options.engine, wanted, drain_timeout, build=not no_build))
     if not options.explain:
         click.echo(options.engine.url() or "up (no port is published)")
 
@@ -105,7 +104,7 @@ def scale(
     wanted = arguments.counts(counts, options.engine.file.services, zero_allowed=force)
     from stack.engines import compose_verbs as verbs
 
-    _change(options, lambda: verbs.scale(options.engine, wanted, verbs.Options(drain_timeout)))
+    _change(options, lambda: verbs.scale(options.engine, wanted, drain_timeout))
 
 
 @cli.command()
@@ -136,11 +135,12 @@ def rollout(
         names = [arguments.the_routed(service, services).name]
     from stack.engines import compose_verbs as verbs
 
-    how = verbs.Options(drain_timeout)
     if image:
-        _change(options, lambda: verbs.rollout_image(options.engine, names[0], image, how))
+        _change(
+            options, lambda: verbs.rollout_image(options.engine, names[0], image, drain_timeout)
+        )
     else:
-        _change(options, lambda: verbs.rollout(options.engine, names, how, again=build))
+        _change(options, lambda: verbs.rollout(options.engine, names, drain_timeout, again=build))
 
 
 @cli.command()
@@ -161,8 +161,7 @@ def rollback(
     name = arguments.the_routed(service, services).name
     from stack.engines import compose_verbs as verbs
 
-    how = verbs.Options(drain_timeout)
-    _change(options, lambda: verbs.rollback(options.engine, name, revision, how))
+    _change(options, lambda: verbs.rollback(options.engine, name, revision, drain_timeout))
 
 
 @cli.command()
@@ -174,7 +173,7 @@ def restart(options: Options, service: str, drain_timeout: int | None) -> None:
     name = arguments.known(service, options.engine.file.services).name
     from stack.engines import compose_verbs as verbs
 
-    _change(options, lambda: verbs.restart(options.engine, name, verbs.Options(drain_timeout)))
+    _change(options, lambda: verbs.restart(options.engine, name, drain_timeout))
 
 
 @cli.command()

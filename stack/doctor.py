@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from stack import bases, lock, runner, show
-from stack.engines import compose_verbs
+from stack.engines import compose_reads
 from stack.engines.compose import ComposeEngine
 from stack.errors import StackError
 from stack.plan import Command
@@ -113,7 +113,7 @@ def _file(engine: ComposeEngine) -> Iterator[Finding]:
 
 
 def _base(engine: ComposeEngine, variable: str, reference: str) -> Iterator[Finding]:
-    base = compose_verbs.base(engine, variable, reference)
+    base = compose_reads.base(engine, variable, reference)
     yield Finding(f"base {variable}", f"{base.reference}: {base.reason}")
 
 

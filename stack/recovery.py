@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from stack.errors import ReplicaFailed, StackError
 from stack.model import CONTINUE, PAUSE, Snapshot
 from stack.plan import Plan, Steps
-from stack.reconcile import Goal, reach
+from stack.reconcile import Goal
+from stack.transition import reach
 
 
 @dataclass(frozen=True)

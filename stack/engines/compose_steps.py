@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from stack.bases import Base
 from stack.model import PREVIOUS, SETTINGS_LABEL, Service, Snapshot
 from stack.plan import Command, Env, Output, Source, Steps
-from stack.reconcile import Choice, Goal, post_start
+from stack.reconcile import Choice, Goal
+from stack.transition import post_start
 
 COMPLETED = "service_completed_successfully"
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from stack.engines import compose_plans
+from stack.engines import compose_plans, compose_up
 from stack.engines.compose_steps import Wanted
 from stack.errors import StackError
 from stack.model import (
@@ -32,7 +32,7 @@ def scale(snapshot: Snapshot, count: int) -> Plan:
 
 def up(snapshot: Snapshot, count: int | None = None, **wanted: object) -> Plan:
     counts = {} if count is None else {"web": count}
-    return compose_plans.up(snapshot, replace(Wanted(counts), **wanted), COMPOSE)  # type: ignore[arg-type]
+    return compose_up.up(snapshot, replace(Wanted(counts), **wanted), COMPOSE)  # type: ignore[arg-type]
 
 
 def commands(plan: Plan) -> list[str]:

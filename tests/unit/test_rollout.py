@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from stack.engines import compose_plans
+from stack.engines import compose_plans, compose_up
 from stack.engines.compose_steps import Wanted
 from stack.model import (
     CONTINUE,
@@ -45,7 +45,7 @@ def rollout(snapshot: Snapshot) -> Plan:
 
 
 def up(snapshot: Snapshot) -> Plan:
-    return compose_plans.up(snapshot, Wanted(revisions={"web": "new"}, proxy_config="b"), COMPOSE)
+    return compose_up.up(snapshot, Wanted(revisions={"web": "new"}, proxy_config="b"), COMPOSE)
 
 
 def rollback(snapshot: Snapshot) -> Plan:
