@@ -208,10 +208,9 @@ class Route:
             if replica.is_ready and replica.id not in self.without
         )
         if len(names) < len(self.expected):
-            raise StackError(
-                f"{self.service.name}: {len(names)} of {len(self.expected)} replicas are still "
-                "ready, so the target list stays as it is. "
-                f"See: python -m stack logs {self.service.name}"
+            raise ReplicaFailed(
+                self.service.name,
+                f"only {len(names)} of {len(self.expected)} replicas are still ready",
             )
         return (self._command(names),)
 

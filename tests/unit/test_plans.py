@@ -336,6 +336,15 @@ def test_containers_of_services_that_are_gone_are_named() -> None:
     assert "docker rm -f p-shop-1" in plan.notes[0]
 
 
+def test_a_down_killed_after_any_step_finishes_when_run_again() -> None:
+    networks, volumes = {"p_shop": False}, {"p_proxy-state": True}
+    # Compose has removed containers, and the networks that it knows.
+    after = compose_plans.down(Snapshot("p"), networks, volumes, COMPOSE, with_volumes=False)
+    assert commands(after)[-2:] == ["docker network rm p_shop", "docker volume rm p_proxy-state"]
+    after = compose_plans.down(Snapshot("p"), {}, volumes, COMPOSE, with_volumes=False)
+    assert commands(after) == ["docker volume rm p_proxy-state"]
+
+
 def test_down_of_nothing_is_an_empty_plan() -> None:
     assert compose_plans.down(Snapshot("p"), {}, {}, COMPOSE, with_volumes=True).steps == ()
 
