@@ -6,6 +6,7 @@ import pytest
 
 from stack.composefile import _plain_name, _service, seconds
 from stack.errors import ConfigurationError
+from stack.model import Hook, UpdateConfig
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,34 @@ def test_a_replica_may_take_as_long_as_its_health_check_allows() -> None:
 def test_a_disabled_health_check_is_none() -> None:
     service = _service("web", {"healthcheck": {"test": ["CMD", "true"], "disable": True}}, "")
     assert not service.has_health_check
+
+
+def test_how_replicas_are_replaced_is_read_with_the_specifications_words() -> None:
+    config = {"parallelism": 0, "delay": "1m30s", "monitor": "2s", "order": "stop-first"}
+    service = _service(
+        "web", {"deploy": {"update_config": {**config, "max_failure_ratio": 0.3}}}, ""
+    )
+    assert service.update == UpdateConfig(0, 90, "stop-first", 2, "rollback", 0.3)
+    # What is not said is what loses nothing.
+    assert service.rollback == UpdateConfig(1, 0, "start-first", 5, "rollback", 0)
+
+
+@pytest.mark.parametrize(("key", "value"), [("order", "both"), ("failure_action", "panic")])
+def test_words_that_the_specification_does_not_have_are_refused(key: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"service web: {key} .*{value}"):
+        _service("web", {"deploy": {"update_config": {key: value}}}, "")
+
+
+def test_hooks_are_read_as_compose_prints_them() -> None:
+    hooks = [
+        {"command": ["sh", "-c", "echo $$HOME"], "user": "root", "environment": {"A": "1"}},
+        {"command": "say 'good bye'", "environment": ["B=2"]},
+    ]
+    service = _service("web", {"pre_stop": hooks}, "")
+    assert service.pre_stop == (
+        Hook(("sh", "-c", "echo $HOME"), user="root", environment=("A=1",)),
+        Hook(("say", "good bye"), environment=("B=2",)),
+    )
 
 
 @pytest.fixture
