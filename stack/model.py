@@ -210,6 +210,14 @@ class Snapshot:
         proxies = [replica for replica in self.replicas if replica.is_proxy]
         return max(proxies, key=lambda replica: replica.is_live, default=None)
 
+    def lists(self, replica: Replica) -> bool:
+        """Whether the proxy's list names this replica, wherever it is now: one that Docker is
+        starting again has no address for a moment, and gets traffic in the next.
+        """
+        routes = self.routing.get(f"{replica.service}:{replica.port}")
+        named = {target.name for target in routes.targets} if routes else set()
+        return replica.name in named or self.routes_to(replica)
+
     def routes_to(self, replica: Replica) -> bool:
         """Whether the proxy sends requests to this replica."""
         if replica.port is None:

@@ -84,7 +84,7 @@ def choose(snapshot: Snapshot, goal: Goal) -> Choice:
     fit.sort(key=lambda replica: (not replica.is_ready, not snapshot.routes_to(replica)))
     keep = fit[: goal.count - goal.held]
     rest = [replica for replica in live if replica not in keep]
-    routed = [replica for replica in rest if snapshot.routes_to(replica)]
+    routed = [replica for replica in rest if snapshot.lists(replica)]
     old = [replica for replica in routed if replica.is_ready and not goal.fits(replica)]
     # What is not routed at all cannot be without traffic.
     idle = [r for r in rest if r not in routed] if goal.service.port is not None else rest

@@ -122,16 +122,17 @@ def test_many_scale_cycles_leave_nothing_behind(lab: Stack, oracle: Oracle) -> N
     def there() -> dict[str, int]:
         project = {"label": f"com.docker.compose.project={lab.project}"}
         proxy = lab.containers("proxy")[0]
-        count = "ls -d /proc/[0-9]* | wc -l; ls /proc/1/fd | wc -l; ls /var/lib/proxy | wc -l"
+        nginx = "cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -c '^nginx: worker'"
+        count = f"{nginx}; ls /proc/1/fd | wc -l; ls /var/lib/proxy | wc -l"
         output = proxy.exec_run(["sh", "-c", count]).output
         assert isinstance(output, bytes)
-        processes, files, configurations = map(int, output.split())
+        workers, files, configurations = map(int, output.split())
         return {
             "containers": len(lab.containers()),
             "networks": len(engine().networks.list(filters=project)),
             "volumes": len(engine().volumes.list(filters=project)),
             "images": len(engine().images.list(name=f"{lab.project}-web")),
-            "processes in the proxy": processes,
+            "workers": workers,
             "files that nginx has open": files,
             "configurations": configurations,
         }
@@ -424,6 +425,7 @@ def test_a_manager_that_takes_over_from_a_plain_compose_up_loses_nothing(
 
 def test_a_changed_configuration_of_the_proxy_loses_nothing(lab: Stack, oracle: Oracle) -> None:
     proxy = lab.containers("proxy")[0]
+    before = proxy.attrs["RestartCount"]
     server = lab.directory / "proxy" / "conf" / "server.conf"
     text = server.read_text()
     with oracle(lab) as result:
@@ -437,7 +439,7 @@ def test_a_changed_configuration_of_the_proxy_loses_nothing(lab: Stack, oracle: 
     result.assert_nothing_lost()
     proxy.reload()
     assert proxy.status == "running"
-    assert proxy.attrs["RestartCount"] == 0
+    assert proxy.attrs["RestartCount"] == before
 
 
 def test_two_services_whose_replicas_crash_and_move_never_answer_for_each_other(

@@ -92,6 +92,16 @@ def test_a_broken_replica_is_replaced_though_it_has_traffic(state: str) -> None:
     assert_wanted(engine, 2)
 
 
+def test_a_listed_replica_that_is_starting_again_leaves_the_list_before_it_is_drained() -> None:
+    # For a moment it has no address; in the next it may have traffic.
+    again = replace(replica(2, state=RESTARTING), addresses=())
+    texts = commands(scale(snapshot_of([replica(1), again], [1, 2]), 1))
+    assert [text.partition(" proxy ")[2] for text in texts][:2] == [
+        "targets web:8000 p-web-1",
+        "drain 10 p-web-2",
+    ]
+
+
 def test_up_replaces_a_replica_that_has_died() -> None:
     engine = SimulatedEngine(snapshot_of([replica(1), replica(2, state=EXITED)], [1, 2]))
     engine.run(up(engine.snapshot))
