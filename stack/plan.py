@@ -12,15 +12,18 @@ from dataclasses import dataclass, field
 from stack.errors import ReplicaFailed, StackError
 from stack.model import PROJECT_LABEL, SERVICE_LABEL, Hook, Replica, Service, Snapshot
 
+# Commands, each of which reads what the one before it prints.
+Pipeline = tuple[tuple[str, ...], ...]
+
 
 @dataclass(frozen=True)
 class Output:
-    """A value that is what this command prints: `$(argv)`."""
+    """A value that is what these commands print: "$(one | two)"."""
 
-    argv: tuple[str, ...]
+    pipeline: Pipeline
 
-    def __str__(self) -> str:
-        return f'"$({shlex.join(self.argv)})"'
+    def text(self) -> str:
+        return f'"$({_piped(self.pipeline)})"'
 
 
 Env = tuple[tuple[str, str | Output], ...]
@@ -28,7 +31,7 @@ Env = tuple[tuple[str, str | Output], ...]
 
 @dataclass(frozen=True)
 class Command:
-    """A native command. `env` is added to the environment, `feed` is a command whose output it
+    """A native command. `env` is added to the environment, `feed` are commands whose output it
     reads, `timeout_s` bounds it, `speaks` means that what it prints is for the user.
 
     `interruptible`: it can be stopped at any moment, and nothing is half done.
@@ -37,18 +40,18 @@ class Command:
     argv: tuple[str, ...]
     why: str
     env: Env = ()
-    feed: tuple[str, ...] = ()
+    feed: Pipeline = ()
     timeout_s: float = 600
     speaks: bool = False
     interruptible: bool = False
 
     def text(self) -> str:
         words = [
-            f"{name}={value if isinstance(value, Output) else shlex.quote(value)}"
+            f"{name}={value.text() if isinstance(value, Output) else shlex.quote(value)}"
             for name, value in self.env
         ]
         words.append(shlex.join(self.argv))
-        return (f"{shlex.join(self.feed)} | " if self.feed else "") + " ".join(words)
+        return (f"{_piped(self.feed)} | " if self.feed else "") + " ".join(words)
 
     def commands(self, _snapshot: Snapshot) -> tuple["Command", ...]:
         return (self,)
@@ -62,7 +65,7 @@ class Source:
 
     compose: tuple[str, ...]
     env: Env = ()
-    feed: tuple[str, ...] = ()
+    feed: Pipeline = ()
 
     def command(self, *words: str, why: str) -> Command:
         return Command((*self.compose, *words), why, self.env, self.feed)
@@ -278,3 +281,7 @@ class Plan:
             yield step.text()
         if not self.steps:
             yield f"# Nothing to do: {self.outcome}" if self.outcome else "# Nothing to do."
+
+
+def _piped(pipeline: Pipeline) -> str:
+    return " | ".join(shlex.join(argv) for argv in pipeline)

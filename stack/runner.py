@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from stack.errors import CommandFailed, EngineUnavailable
 
 if TYPE_CHECKING:
-    from stack.plan import Command, Output
+    from stack.plan import Command, Output, Pipeline
 
 TERMINATE_GRACE_S = 1.5
 
@@ -21,12 +21,10 @@ def run(command: "Command", *, stream: bool = False) -> str:
 
     Raises CommandFailed with the last of its output when it fails or takes longer than it may.
     """
-    feeder = None
-    if command.feed:
-        feeder = subprocess.Popen(command.feed, stdout=subprocess.PIPE, process_group=0)
+    feeders = _feeders(command.feed)
     process = subprocess.Popen(
         command.argv,
-        stdin=feeder.stdout if feeder else subprocess.DEVNULL,
+        stdin=feeders[-1].stdout if feeders else subprocess.DEVNULL,
         stdout=None if stream else subprocess.PIPE,
         stderr=None if stream else subprocess.STDOUT,
         env={**os.environ, **{name: _value(value) for name, value in command.env}},
@@ -37,8 +35,9 @@ def run(command: "Command", *, stream: bool = False) -> str:
         # The lock goes with it: should we be killed, it is held until this command has ended.
         close_fds=False,
     )
-    if feeder and feeder.stdout:
-        feeder.stdout.close()
+    for feeder in feeders:
+        if feeder.stdout:
+            feeder.stdout.close()
     try:
         output, _ = process.communicate(timeout=command.timeout_s)
     except subprocess.TimeoutExpired:
@@ -51,12 +50,13 @@ def run(command: "Command", *, stream: bool = False) -> str:
         _end(process)
         raise
     finally:
-        if feeder:
+        for feeder in feeders:
             feeder.wait()
     if process.returncode:
         raise CommandFailed(command.text(), process.returncode, output or "")
-    if feeder and feeder.returncode:
-        raise CommandFailed(command.text(), feeder.returncode, f"{command.feed[0]} failed")
+    for feeder, argv in zip(feeders, command.feed, strict=True):
+        if feeder.returncode:
+            raise CommandFailed(command.text(), feeder.returncode, f"{argv[0]} failed")
     return output or ""
 
 
@@ -148,8 +148,27 @@ def become(argv: Sequence[str]) -> NoReturn:
     os.execvp(argv[0], list(argv))
 
 
+def _feeders(pipeline: "Pipeline") -> list[subprocess.Popen[bytes]]:
+    """Start these commands, each reading what the one before it prints."""
+    feeders: list[subprocess.Popen[bytes]] = []
+    for argv in pipeline:
+        stdin = feeders[-1].stdout if feeders else subprocess.DEVNULL
+        feeder = subprocess.Popen(argv, stdin=stdin, stdout=subprocess.PIPE, process_group=0)
+        feeders.append(feeder)
+    return feeders
+
+
 def _value(value: "str | Output") -> str:
-    return value if isinstance(value, str) else read(value.argv).rstrip("\n")
+    if isinstance(value, str):
+        return value
+    feeders = _feeders(value.pipeline)
+    output, _ = feeders[-1].communicate()
+    for feeder, argv in zip(feeders, value.pipeline, strict=True):
+        if feeder.stdout:
+            feeder.stdout.close()
+        if feeder.wait():
+            raise CommandFailed(value.text(), feeder.returncode, f"{argv[0]} failed")
+    return output.decode().rstrip("\n")
 
 
 def _end(process: subprocess.Popen[str]) -> str:

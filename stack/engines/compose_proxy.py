@@ -125,7 +125,7 @@ def _configure(service: Service, name: str, running: str | None, config: str | N
         Command(
             ("docker", "exec", "-i", name, "proxy", "configure"),
             f"{service.name}: check the changed configuration, then take it over",
-            feed=("tar", "-c", "-C", f"{service.build_context}/{PROXY_CONF}", "."),
+            feed=(("tar", "-c", "-C", f"{service.build_context}/{PROXY_CONF}", "."),),
             timeout_s=60,
         )
     ]

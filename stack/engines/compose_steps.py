@@ -51,9 +51,9 @@ def build(snapshot: Snapshot, wanted: Wanted, compose: Sequence[str]) -> Steps:
         return steps
     names = ", ".join(f"{name} {wanted.revisions.get(name, '')}" for name in wanted.to_build)
     # A revision is its image and these settings: going back to it brings both back.
-    settings = Output(
-        (*compose, "config", "--no-interpolate", "--no-path-resolution", "--format", "json")
-    )
+    # In base64, since some versions of Compose and BuildKit read ${...} in a label as theirs.
+    config = ("config", "--no-interpolate", "--no-path-resolution", "--format", "json")
+    settings = Output(((*compose, *config), ("base64",), ("tr", "-d", "\\n")))
     routed = {service.name for service in snapshot.services if service.port is not None}
     build = Command(
         (*compose, "build", *wanted.to_build),
@@ -80,7 +80,7 @@ def source_of(snapshot: Snapshot, service: Service, compose: Sequence[str]) -> S
     image = f"{snapshot.project}-{service.name}:{service.revision}"
     label = f'{{{{index .Config.Labels "{SETTINGS_LABEL}"}}}}'
     look = ("docker", "image", "inspect", "--format", label, image)
-    return Source((*compose, "--file", "-"), env, look)
+    return Source((*compose, "--file", "-"), env, (look, ("base64", "-d")))
 
 
 def old_revision(choice: Choice) -> str:

@@ -149,7 +149,7 @@ def test_more_of_an_older_revision_are_made_with_the_settings_in_its_image() -> 
         replace(start, revisions=known), {"web": 2}, wanted, COMPOSE, {"web": "new"}
     )
     assert commands(plan)[0] == (
-        "docker image inspect --format '{{index .Config.Labels \"stack.settings\"}}' p-web:old | "
+        "docker image inspect --format '{{index .Config.Labels \"stack.settings\"}}' p-web:old | base64 -d | "
         "WEB_REVISION=old docker compose --file - up --detach --no-build --no-deps --no-recreate "
         "--scale web=2 web"
     )

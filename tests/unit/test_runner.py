@@ -15,7 +15,7 @@ def test_a_command_gives_what_it_printed() -> None:
 
 
 def test_a_command_reads_what_its_feed_prints() -> None:
-    assert runner.run(Command(("cat",), "test", feed=("echo", "fed"))) == "fed\n"
+    assert runner.run(Command(("cat",), "test", feed=(("echo", "fed"), ("tr", "f", "F")))) == "Fed\n"
 
 
 def test_a_command_has_the_environment_that_is_shown() -> None:
