@@ -81,12 +81,20 @@ def known(name: str, services: Sequence[Service]) -> Service:
     return found[name]
 
 
-def the_routed(name: str | None, services: Sequence[Service]) -> Service:
-    """The service of this name; without a name, the one that the proxy routes to."""
+def the_routed(name: str | None, services: Sequence[Service], *, must: bool) -> Service:
+    """The service of this name; without a name, the one that the proxy routes to.
+
+    Raises UsageError for the proxy, and, if it `must` be routed, for others that are not.
+    """
     if name is not None:
         service = known(name, services)
         if service.is_proxy:
             raise UsageError(f"{name} is the proxy, of which there is one: python -m stack up")
+        if must and service.port is None:
+            raise UsageError(
+                f"the proxy does not route to {name}: Compose renews it where it is, by what the "
+                f"Compose file says (python -m stack rollout {name})"
+            )
         return service
     routed = [service for service in services if service.port is not None]
     if len(routed) != 1:

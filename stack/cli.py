@@ -132,7 +132,7 @@ def rollout(
     services = options.engine.file.services
     names = [one.name for one in services if not one.is_proxy]
     if not all_:
-        names = [arguments.the_routed(service, services).name]
+        names = [arguments.the_routed(service, services, must=bool(image)).name]
     from stack.engines import compose_verbs as verbs
 
     if image:
@@ -158,7 +158,7 @@ def rollback(
     services = options.engine.file.services
     if service and revision is None and service not in {one.name for one in services}:
         service, revision = None, service
-    name = arguments.the_routed(service, services).name
+    name = arguments.the_routed(service, services, must=True).name
     from stack.engines import compose_verbs as verbs
 
     _change(options, lambda: verbs.rollback(options.engine, name, revision, drain_timeout))

@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,8 @@ def load(compose: Sequence[str], env: Mapping[str, str]) -> ComposeFile:
     return ComposeFile(
         project=document["name"],
         services=tuple(
-            _service(name, body, hashes.get(name, "")) for name, body in sorted(services.items())
+            replace(_service(name, body, hashes.get(name, "")), needs=_needs(name, services))
+            for name, body in sorted(services.items())
         ),
         networks=tuple(one["name"] for one in (document.get("networks") or {}).values()),
         ca_file=((document.get("secrets") or {}).get("ca") or {}).get("file"),
@@ -146,6 +147,7 @@ def _service(name: str, body: Mapping[str, Any], config_hash: str) -> Service:
             for other, one in (body.get("depends_on") or {}).items()
         },
         settings=_settings(body),
+        build_settings=_build_settings(build),
         config_hash=config_hash,
         has_health_check=bool(check.get("test")) and not check.get("disable"),
         stop_grace_s=round(seconds(body.get("stop_grace_period", "10s"))),
@@ -157,6 +159,22 @@ def _service(name: str, body: Mapping[str, Any], config_hash: str) -> Service:
         post_start=tuple(_hook(one) for one in body.get("post_start") or ()),
         pre_stop=tuple(_hook(one) for one in body.get("pre_stop") or ()),
     )
+
+
+def _needs(name: str, services: Mapping[str, Any]) -> tuple[str, ...]:
+    todo, seen = [name], set[str]()
+    while todo:
+        others = services.get(todo.pop(), {}).get("depends_on") or ()
+        todo += [other for other in others if other not in seen]
+        seen |= set(others)
+    return tuple(sorted(seen - {name}))
+
+
+def _build_settings(build: Mapping[str, Any]) -> str:
+    # The context counts by what is in it; the others do not change what comes of it.
+    ignored = ("context", "args", "labels", "secrets", "ssh", "tags", "cache_from", "cache_to")
+    kept = {key: value for key, value in build.items() if key not in ignored}
+    return sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _settings(body: Mapping[str, Any]) -> str:

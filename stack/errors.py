@@ -54,7 +54,8 @@ class CommandFailed(StackError):
     def __init__(self, command: str, exit_code: int, output: str) -> None:
         super().__init__(f"exit code {exit_code}: {command}")
         self.output = output
-        if exit_code == ConfigurationError.exit_code:
+        # Any other command may mean something else by this number.
+        if exit_code == ConfigurationError.exit_code and " proxy " in command:
             self.exit_code = ConfigurationError.exit_code
 
 
@@ -66,7 +67,7 @@ class ReplicaFailed(StackError):
     def __init__(
         self, service: str, what: str, evidence: str = "", replicas: tuple[str, ...] = ()
     ) -> None:
-        super().__init__(f"{service}: {what}. The target list is as it was{evidence}")
+        super().__init__(f"{service}: {what}{evidence}")
         self.service = service
         self.what = what
         self.evidence = evidence

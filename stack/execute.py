@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from stack import runner, signals, verdict
 from stack.errors import CommandFailed, Interrupted, ReplicaFailed, StackError
@@ -61,11 +61,17 @@ class _Run:
                 raise _interrupted(error, number, total, now) from None
             except CommandFailed as error:
                 if isinstance(step, Make | Run):
-                    said = _indented(_tail(error.output))
-                    raise ReplicaFailed(
-                        step.service.name, f"none could be made: {error}", f"\n{said}"
-                    ) from error
+                    raise self._not_made(step, error) from error
                 raise _failed(error, number, total) from error
+
+    def _not_made(self, step: Make | Run, error: CommandFailed) -> ReplicaFailed:
+        what = "none could be made"
+        replicas: tuple[str, ...] = ()
+        if isinstance(step, Run):
+            what = "a post_start hook failed"
+            replicas = tuple(replica.id for replica in step.replicas(self._observe()))
+        said = f"\n{_indented(_tail(error.output))}"
+        return ReplicaFailed(step.service.name, f"{what}: {error}", said, replicas)
 
     def _step(self, step: Step) -> None:
         if isinstance(step, WaitReady):
@@ -82,8 +88,15 @@ class _Run:
                 self._report_cut(step)
 
     def _command(self, command: Command) -> None:
-        with signals.at_once(command.interruptible):
-            output = runner.run(command, stream=self._progress.debug)
+        try:
+            with signals.at_once(command.interruptible):
+                stream = self._progress.debug and not command.speaks
+                output = runner.run(command, stream=stream)
+        except CommandFailed as error:
+            if not command.may_fail:
+                raise
+            self._progress.tell(f"{error}\n{_tail(error.output)}")
+            return
         if command.speaks:
             self._progress.tell(output)
             self._in_flight = bool(output.strip())
@@ -128,7 +141,8 @@ class _Run:
             self._check(service, replicas)
             over = time.monotonic() >= deadline
             if over:
-                replica, what = verdict.errors(replicas, _answers(watch.proxy, replicas))
+                new = [replica for replica in replicas if replica.id not in watch.known]
+                replica, what = verdict.errors(new, _answers(watch.proxy, new))
                 if replica:
                     raise _replica_failed(service, replica, what)
                 return
@@ -148,7 +162,7 @@ def _replica_failed(service: str, replica: Replica, what: str) -> ReplicaFailed:
     return ReplicaFailed(service, f"{replica.name} {what}", _evidence(replica), (replica.id,))
 
 
-def _answers(proxy: str, replicas: tuple[Replica, ...]) -> list[verdict.Answer]:
+def _answers(proxy: str, replicas: Sequence[Replica]) -> list[verdict.Answer]:
     first = min((replica.created_at for replica in replicas), default=0)
     since = f"{first - LOOK_BACK_S:.3f}"
     argv = ("docker", "logs", "--timestamps", "--since", since, proxy)

@@ -60,7 +60,8 @@ class Service:
     of what its containers are made with. `revision` and `image_id` are those that they should
     have, empty where it is not built here; then `config_hash`, Compose's own, takes their place.
     `published` are addresses and ports of the host. `conditions` says of each service in
-    `depends_on` what has to hold of it.
+    `depends_on` what has to hold of it; `needs` are all that it depends on, directly or not.
+    `build_settings` is a digest of how it is built, beside its context and arguments.
     """
 
     name: str
@@ -73,6 +74,8 @@ class Service:
     build_args: Mapping[str, str] = field(default_factory=dict)
     depends_on: tuple[str, ...] = ()
     conditions: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    build_settings: str = ""
     settings: str = ""
     revision: str = ""
     image_id: str = ""

@@ -34,7 +34,8 @@ class Command:
     """A native command. `env` is added to the environment, `feed` are commands whose output it
     reads, `timeout_s` bounds it, `speaks` means that what it prints is for the user.
 
-    `interruptible`: it can be stopped at any moment, and nothing is half done.
+    `interruptible`: it can be stopped at any moment, and nothing is half done. `may_fail`: then
+    that is said, and the run goes on.
     """
 
     argv: tuple[str, ...]
@@ -44,6 +45,7 @@ class Command:
     timeout_s: float = 600
     speaks: bool = False
     interruptible: bool = False
+    may_fail: bool = False
 
     def text(self) -> str:
         words = [
@@ -67,14 +69,15 @@ class Source:
     env: Env = ()
     feed: Pipeline = ()
 
-    def command(self, *words: str, why: str) -> Command:
-        return Command((*self.compose, *words), why, self.env, self.feed)
+    def command(self, *words: str, why: str, timeout_s: float = 600) -> Command:
+        return Command((*self.compose, *words), why, self.env, self.feed, timeout_s)
 
 
 @dataclass(frozen=True)
 class Make:
     """Make `count` more replicas of the service. `total` is how many there will be then; what
-    runs is counted again, because Compose would remove what is too many.
+    runs is counted again, because Compose would remove what is too many. `others` are services
+    that it needs, and how many replicas these have.
     """
 
     service: Service
@@ -82,6 +85,7 @@ class Make:
     count: int
     total: int
     why: str
+    others: tuple[tuple[str, int], ...] = ()
 
     def text(self) -> str:
         return self._command(self.total).text()
@@ -92,11 +96,15 @@ class Make:
     def _command(self, total: int) -> Command:
         name = self.service.name
         # What it depends on is there. But Compose's own hash of a service, by which those that are
-        # not built here are recognized, is another with --no-deps.
+        # not built here are recognized, is another with --no-deps; then the numbers of the others
+        # are named, or Compose would bring them back to deploy.replicas.
         alone = ("--no-deps",) if self.service.revision or not self.service.depends_on else ()
+        others = () if alone else self.others
+        numbers = ((other, count) for other, count in (*others, (name, total)))
         return self.source.command(
             *("up", "--detach", "--no-build", *alone, "--no-recreate"),
-            *("--scale", f"{name}={total}", name),
+            *(word for other, count in numbers for word in ("--scale", f"{other}={count}")),
+            name,
             why=self.why,
         )
 
@@ -114,8 +122,12 @@ class Run:
         return " && ".join(run_hook(self.hook, name, self.why).text() for name in self.expected)
 
     def commands(self, snapshot: Snapshot) -> tuple[Command, ...]:
-        newest = snapshot.of(self.service.name)[-len(self.expected) :]
+        newest = self.replicas(snapshot)
         return tuple(run_hook(self.hook, replica.name, self.why) for replica in newest)
+
+    def replicas(self, snapshot: Snapshot) -> tuple[Replica, ...]:
+        """The replicas that it is about."""
+        return snapshot.of(self.service.name)[-len(self.expected) :]
 
 
 def run_hook(hook: Hook, name: str, why: str) -> Command:
@@ -172,14 +184,15 @@ class WaitReady:
 
 @dataclass(frozen=True)
 class Watch:
-    """See for `seconds` that all of `those` stay well: none ends, gets ill, or answers 5xx (by the
-    log of `proxy`) where the ones before it did not.
+    """See for `seconds` that all of `those` stay well: none ends, gets ill, or, if it is not one of
+    `known` (ids), answers 5xx (by the log of `proxy`) where the ones before it did not.
     """
 
     those: Those
     seconds: float
     proxy: str
     why: str
+    known: tuple[str, ...] = ()
 
     def text(self) -> str:
         pause = f"sleep {self.seconds:g}; " if self.seconds else ""
@@ -188,7 +201,8 @@ class Watch:
 
 @dataclass(frozen=True)
 class Route:
-    """Send the service's traffic to all of its ready replicas but `without` (ids).
+    """Send the service's traffic to all of its ready replicas but `without` (ids), and to `kept`
+    (ids), which have it already, however they are.
 
     `expected` are the names that the plan counts on. They are shown; what runs are the names of
     the replicas that are ready when the step's turn comes. `awaiting`: how many more are to come.
@@ -200,6 +214,7 @@ class Route:
     why: str
     without: tuple[str, ...] = ()
     awaiting: int = 0
+    kept: tuple[str, ...] = ()
 
     def text(self) -> str:
         return self._command(self.expected).text()
@@ -208,7 +223,7 @@ class Route:
         names = tuple(
             replica.name
             for replica in snapshot.of(self.service.name)
-            if replica.is_ready and replica.id not in self.without
+            if (replica.is_ready and replica.id not in self.without) or replica.id in self.kept
         )
         if len(names) < len(self.expected):
             raise ReplicaFailed(

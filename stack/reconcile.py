@@ -26,8 +26,9 @@ BROKEN = (UNHEALTHY, PAUSED, RESTARTING)
 class Goal:
     """What a service is to become: `count` replicas that `fits` accepts, made from `source`.
 
-    `config` is how others are replaced. `held` of them stay. A replica that goes is waited for
-    `drain_timeout_s`. `runs_post_start`: Compose is too old to run that hook itself.
+    `config` is how others are replaced. `held` of them stay. Those in `bad` (ids) have failed, and
+    lose their traffic first. A replica that goes is waited for `drain_timeout_s`.
+    `runs_post_start`: Compose is too old to run that hook itself.
     """
 
     service: Service
@@ -36,6 +37,7 @@ class Goal:
     source: Source
     config: UpdateConfig = field(default_factory=UpdateConfig)
     held: int = 0
+    bad: frozenset[str] = frozenset()
     drain_timeout_s: int = 30
     runs_post_start: bool = False
 
@@ -44,9 +46,10 @@ class Goal:
 class Choice:
     """What a service has, by what becomes of it.
 
-    `keep` fit, and stay. `old` do not fit, but serve until new ones do. `leaving` have traffic
-    and lose it with the first change. `idle` have none, though requests may still be in flight
-    on them. `dead` have no process any more. `missing` are to be made.
+    `keep` fit, and stay. `old` do not fit, but have traffic until new ones take it; those that are
+    ill are the first to go. `leaving` lose theirs with the first change. `idle` have none, though
+    requests may still be in flight on them. `dead` have no process any more. `missing` are to be
+    made.
     """
 
     keep: tuple[Replica, ...]
@@ -80,22 +83,33 @@ def choose(snapshot: Snapshot, goal: Goal) -> Choice:
     """
     mine = snapshot.of(goal.service.name)
     live = [replica for replica in mine if replica.is_live]
-    fit = [replica for replica in live if replica.state not in BROKEN and goal.fits(replica)]
+    fit = [replica for replica in live if _fits(snapshot, goal, replica)]
     fit.sort(key=lambda replica: (not replica.is_ready, not snapshot.routes_to(replica)))
-    keep = fit[: goal.count - goal.held]
+    keep = fit[: max(0, goal.count - goal.held)]
     rest = [replica for replica in live if replica not in keep]
-    routed = [replica for replica in rest if snapshot.lists(replica)]
-    old = [replica for replica in routed if replica.is_ready and not goal.fits(replica)]
-    # What is not routed at all cannot be without traffic.
-    idle = [r for r in rest if r not in routed] if goal.service.port is not None else rest
+    listed = [replica for replica in rest if snapshot.lists(replica)]
+    old = [
+        replica
+        for replica in listed
+        if snapshot.routes_to(replica) and replica.id not in goal.bad and replica not in fit
+    ]
+    old.sort(key=lambda replica: replica.is_ready)
     return Choice(
         keep=tuple(sorted(keep, key=lambda replica: replica.number)),
         old=tuple(old),
-        leaving=tuple(replica for replica in routed if replica not in old),
-        idle=tuple(idle),
+        leaving=tuple(replica for replica in listed if replica not in old),
+        idle=tuple(replica for replica in rest if replica not in listed),
         dead=tuple(replica for replica in mine if not replica.is_live),
-        missing=goal.count - goal.held - len(keep),
+        missing=max(0, goal.count - goal.held) - len(keep),
     )
+
+
+def _fits(snapshot: Snapshot, goal: Goal, replica: Replica) -> bool:
+    if replica.state in BROKEN or replica.id in goal.bad or not goal.fits(replica):
+        return False
+    # Whether the hooks of one without traffic have run nobody knows.
+    hooked = goal.runs_post_start and goal.service.post_start and goal.service.port is not None
+    return not hooked or snapshot.lists(replica)
 
 
 def batches(choice: Choice, goal: Goal) -> Iterator[Batch]:
@@ -103,14 +117,14 @@ def batches(choice: Choice, goal: Goal) -> Iterator[Batch]:
     than before or than wanted, and never more in all than wanted and `parallelism`.
     """
     limit = goal.config.parallelism or goal.count
-    wanted = goal.count - goal.held
+    wanted = max(0, goal.count - goal.held)
     ready, old, leaving = len(choice.keep), choice.old, choice.leaving
     if not (choice.missing or len(old) > goal.held or leaving):
         return
     while True:
-        room = goal.count + limit - ready - len(old)
-        if goal.config.order == STOP_FIRST and old and ready < wanted:
-            gone, old = _split(old, min(limit, wanted - ready))
+        room = goal.count + limit - ready - len(old) - len(leaving)
+        if goal.config.order == STOP_FIRST and len(old) > goal.held and ready < wanted:
+            gone, old = _split(old, min(limit, wanted - ready, len(old) - goal.held))
             yield Batch(0, ready, old, (*gone, *leaving))
             leaving = ()
             room = goal.count - ready - len(old)
@@ -119,7 +133,7 @@ def batches(choice: Choice, goal: Goal) -> Iterator[Batch]:
         gone, old = _split(old, len(old) - (goal.count - ready))
         yield Batch(make, ready, old, (*gone, *leaving))
         leaving = ()
-        if ready == wanted:
+        if ready >= wanted:
             return
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from stack.errors import ReplicaFailed, StackError
 from stack.model import CONTINUE, PAUSE, Snapshot
 from stack.plan import Plan, Steps
-from stack.reconcile import Goal
+from stack.reconcile import Goal, choose
 from stack.transition import reach
 
 
@@ -31,12 +31,16 @@ class Recovery:
         if failed.service not in self.back:
             return None
         goal = self.goals[failed.service]
+        goal = replace(goal, bad=goal.bad | set(failed.replicas))
         failures = self.failures + 1
         if failures <= goal.config.max_failure_ratio * goal.count:
-            return self._go_on(_without(goal, failed), now, failures)
-        if goal.config.failure_action == CONTINUE:
-            plan = self._go_on(replace(_without(goal, failed), held=goal.held + 1), now, failures)
-            text = f"{failed.service}: {goal.held + 1} of {goal.count} stay as they were"
+            return self._go_on(goal, now, failures)
+        # Each may fail once, and once more where no old one is left to stay in its place.
+        if goal.config.failure_action == CONTINUE and failures <= 2 * goal.count:
+            old = len(choose(now, goal).old)
+            held = min(goal.held + 1, old, goal.count)
+            plan = self._go_on(replace(goal, held=held), now, failures)
+            text = f"{failed.service}: {held} of {goal.count} stay as they were"
             return replace(plan, failure=_because(text, failed))
         if goal.config.failure_action == PAUSE:
             text = (
@@ -54,7 +58,7 @@ class Recovery:
         )
 
     def _go_back(self, failed: ReplicaFailed, now: Snapshot) -> Plan:
-        goal = self.back[failed.service]
+        goal = replace(self.back[failed.service], bad=frozenset(failed.replicas))
         was = f" revision {goal.service.revision}" if goal.service.revision else " what it was"
         done = f"{failed.service}: the new replicas failed, all {goal.count} are of{was} again"
         return Plan(
@@ -75,10 +79,3 @@ def _stop(again: ReplicaFailed, failed: ReplicaFailed) -> Plan:
 
 def _because(text: str, failed: ReplicaFailed) -> StackError:
     return StackError(f"{text}. {failed.what}{failed.evidence}")
-
-
-def _without(goal: Goal, failed: ReplicaFailed) -> Goal:
-    """The goal, for which those that have failed do not count."""
-    return replace(
-        goal, fits=lambda replica: goal.fits(replica) and replica.id not in failed.replicas
-    )

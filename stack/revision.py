@@ -25,6 +25,7 @@ def revision_of(service: Service) -> str:
     files = dict(_files(context, service.dockerfile))
     rest = {f"arg {k}": v.encode() for k, v in service.build_args.items() if k != "REVISION"}
     rest["settings"] = service.settings.encode()
+    rest["build"] = service.build_settings.encode()
     if not service.is_proxy:
         return digest({**files, **rest})
     program = {name: data for name, data in files.items() if not name.startswith(f"{PROXY_CONF}/")}
@@ -103,4 +104,5 @@ def _files(context: Path, dockerfile: str) -> Iterable[tuple[str, bytes]]:
     for name in exclude_paths(str(context), patterns, dockerfile):
         path = context / name
         if path.is_file():
-            yield Path(name).as_posix(), path.read_bytes()
+            executable = b"x" if path.stat().st_mode & 0o100 else b"-"
+            yield Path(name).as_posix(), executable + path.read_bytes()

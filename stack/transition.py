@@ -24,13 +24,14 @@ from stack.plan import (
 from stack.reconcile import Batch, Choice, Goal, batches, choose
 
 
-def reach(snapshot: Snapshot, goal: Goal, proxy: str, *, made: bool = False) -> Steps:
-    """All the steps from what a service has to its goal. `made`: what is missing has been made by
-    other steps already, and what `clear` removes is gone. `proxy` is the name of its container,
-    empty if none serves.
+def reach(
+    snapshot: Snapshot, goal: Goal, proxy: str, *, cleared: bool = False, made: bool = False
+) -> Steps:
+    """All the steps from what a service has to its goal. `cleared`, `made`: other steps have done
+    what `clear` does, and have made what is missing. `proxy` is the name of its container.
     """
     service, choice = goal.service, choose(snapshot, goal)
-    steps = [] if made else clear(goal, choice, proxy)
+    steps = [] if cleared else clear(snapshot, goal, choice, proxy)
     todo = list(batches(choice, goal)) or _only_the_list(snapshot, goal, choice)
     there = [*choice.keep, *choice.old, *choice.leaving]
     numbers = [replica.number for replica in there]
@@ -39,19 +40,19 @@ def reach(snapshot: Snapshot, goal: Goal, proxy: str, *, made: bool = False) -> 
         if batch.make:
             if new and choice.is_rollout:
                 steps.append(_watch(snapshot, goal, choice, todo[turn - 1], proxy))
-            more = range(max(numbers, default=0) + 1, max(numbers, default=0) + 1 + batch.make)
+            first = max(numbers, default=0) + 1
+            more = range(first, first + batch.make)
             numbers += more
             names = tuple(f"{snapshot.project}-{service.name}-{number}" for number in more)
             if not made:
-                steps += _make(goal, batch.make, len(numbers), names)
+                steps += _make(snapshot, goal, batch.make, len(numbers), names)
             new += names
         if batch.make or (turn == 0 and not all(replica.is_ready for replica in choice.keep)):
             steps += _wait_ready(snapshot, goal, choice, batch)
         if service.port is not None and (
             todo[1:] or not _is_in_place(snapshot, goal, choice, batch)
         ):
-            names = _names((*choice.keep, *batch.old))
-            steps.append(route(goal, (*names, *new), batch.leaving, proxy))
+            steps.append(_route(goal, choice, batch, tuple(new), proxy))
         steps += end(goal, batch.leaving, proxy)
         numbers = [n for n in numbers if n not in {replica.number for replica in batch.leaving}]
     if choice.is_rollout and proxy:
@@ -59,14 +60,24 @@ def reach(snapshot: Snapshot, goal: Goal, proxy: str, *, made: bool = False) -> 
     return steps
 
 
-def clear(goal: Goal, choice: Choice, proxy: str) -> Steps:
+def clear(snapshot: Snapshot, goal: Goal, choice: Choice, proxy: str) -> Steps:
     """Remove what does not serve: the dead, so that Compose does not start them again, and what
-    an interrupted change has left.
+    an interrupted change has left. `proxy` is empty where none serves.
     """
+    steps: Steps = []
+    if proxy and any(snapshot.lists(replica) for replica in choice.dead):
+        # A new one may get a dead one's name and address, and would have traffic at once.
+        stay = [one for one in (*choice.keep, *choice.old) if snapshot.routes_to(one)]
+        names, awaiting = _names(tuple(stay)), max(0, goal.count - len(stay))
+        why = f"{goal.service.name}: what is dead leaves the list"
+        kept = tuple(replica.id for replica in stay)
+        everybody = tuple(replica.id for replica in snapshot.of(goal.service.name))
+        steps.append(Route(proxy, goal.service, names, why, everybody, awaiting, kept))
     names = tuple(replica.name for replica in choice.dead)
-    why = f"{goal.service.name}: left over, not running"
-    dead: Steps = [Command(("docker", "rm", *names), why)] if names else []
-    return dead + end(goal, choice.idle, proxy)
+    if names:
+        why = f"{goal.service.name}: left over, not running"
+        steps.append(Command(("docker", "rm", *names), why))
+    return steps + end(goal, choice.idle, proxy)
 
 
 def post_start(goal: Goal, names: tuple[str, ...]) -> Steps:
@@ -90,16 +101,7 @@ def own_the_list(snapshot: Snapshot, goal: Goal, proxy: str) -> Steps:
     if not (choose(snapshot, goal).missing and routes and routes.by_dns and ready):
         return []
     why = f"{service.name}: from here on a list says who gets traffic, no longer DNS"
-    return [Route(proxy, service, ready, why)]
-
-
-def route(goal: Goal, names: tuple[str, ...], leaving: tuple[Replica, ...], proxy: str) -> Route:
-    """The step that gives the traffic to the replicas `names`, and no longer to `leaving`."""
-    why = f"{goal.service.name}: traffic goes to {_replicas(len(names))}"
-    if leaving:
-        why += f", and no longer to {', '.join(_names(leaving))}"
-    without = tuple(replica.id for replica in leaving)
-    return Route(proxy, goal.service, names, why, without, max(0, goal.count - len(names)))
+    return [Route(proxy, service, ready, why, awaiting=max(0, goal.count - len(ready)))]
 
 
 def end(goal: Goal, replicas: tuple[Replica, ...], proxy: str) -> Steps:
@@ -138,9 +140,28 @@ def end(goal: Goal, replicas: tuple[Replica, ...], proxy: str) -> Steps:
     ]
 
 
-def _make(goal: Goal, count: int, total: int, names: tuple[str, ...]) -> Steps:
+def _make(snapshot: Snapshot, goal: Goal, count: int, total: int, names: tuple[str, ...]) -> Steps:
     why = f"{goal.service.name}: make {count} more, and leave the rest alone"
-    return [Make(goal.service, goal.source, count, total, why), *post_start(goal, names)]
+    others = tuple((name, len(snapshot.of(name))) for name in goal.service.needs)
+    there = tuple((name, number) for name, number in others if number)
+    make = Make(goal.service, goal.source, count, total, why, there)
+    return [make, *post_start(goal, names)]
+
+
+def _route(goal: Goal, choice: Choice, batch: Batch, new: tuple[str, ...], proxy: str) -> Route:
+    names = (*_names((*choice.keep, *batch.old)), *new)
+    why = f"{goal.service.name}: traffic goes to {_replicas(len(names))}"
+    if batch.leaving:
+        why += f", and no longer to {', '.join(_names(batch.leaving))}"
+    return Route(
+        proxy,
+        goal.service,
+        names,
+        why,
+        without=tuple(replica.id for replica in (*choice.old, *choice.leaving)),
+        awaiting=max(0, goal.count - len(names)),
+        kept=tuple(replica.id for replica in batch.old),
+    )
 
 
 def _wait_ready(snapshot: Snapshot, goal: Goal, choice: Choice, batch: Batch) -> Steps:
@@ -168,6 +189,7 @@ def _watch(
         seconds,
         proxy,
         f"{goal.service.name}: {why}",
+        known=tuple(replica.id for replica in snapshot.of(goal.service.name)),
     )
 
 

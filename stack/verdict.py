@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from stack.model import EXITED, PAUSED, RESTARTING, UNHEALTHY, Replica, unix_seconds
 
-# A single 5xx may be anything. Three, and more than twice the share of the old replicas, is not.
+# A single 5xx may be anything. Three, one in twenty, and more than twice the share of the old
+# replicas, is not.
 ERRORS_AT_LEAST = 3
+ERRORS_SHARE = 0.05
 ERRORS_TIMES = 2
 
 # What nginx notes of a replica that ended in the middle: before its answer, and of a WebSocket.
@@ -103,7 +105,9 @@ def errors(replicas: Sequence[Replica], seen: Sequence[Answer]) -> tuple[Replica
             if address in mine
         ]
         bad, total = _count(statuses)
-        if bad >= ERRORS_AT_LEAST and bad * old_total >= ERRORS_TIMES * old * total:
+        before_share = old / old_total if old_total else 0
+        limit = max(ERRORS_SHARE, ERRORS_TIMES * before_share)
+        if bad >= ERRORS_AT_LEAST and bad > limit * total:
             before = f", the ones before it to {old} of {old_total}" if old_total else ""
             return replica, f"answered 5xx to {bad} of {total} requests{before}"
     return None, ""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from stack.arguments import MAX_DRAIN_S
 from stack.engines.compose_proxy import (
     proxy_name,
     proxy_serves,
@@ -78,7 +79,9 @@ def recoverable(
     from a snapshot; `first` come before them, once.
     """
     serving = {
-        name: goal for name, goal in back.items() if choose(snapshot, goals[name]).is_rollout
+        name: goal
+        for name, goal in back.items()
+        if choose(snapshot, goals[name]).is_rollout and _can_be_made(snapshot, goal.service)
     }
 
     def again(now: Snapshot, changed: Mapping[str, Goal]) -> Plan:
@@ -97,6 +100,14 @@ def recoverable(
             {name: restore_previous(snapshot, name) for name in serving},
         ),
     )
+
+
+def _can_be_made(snapshot: Snapshot, service: Service) -> bool:
+    """Whether the image of a revision is still the one that its replicas are of: somebody may have
+    built another under its name.
+    """
+    known = {one.name: one.image_id for one in snapshot.revisions.get(service.name, ())}
+    return known.get(service.revision, service.image_id) == service.image_id
 
 
 def roll(snapshot: Snapshot, goals: Sequence[Goal]) -> Steps:
@@ -150,4 +161,6 @@ def refuse_if_not_up(snapshot: Snapshot, service: Service, what_to_type: str) ->
 
 def drain_timeout_s(service: Service, wanted: Wanted) -> int:
     """How long a replica that goes is waited for: as asked, or as long as its grace."""
-    return service.stop_grace_s if wanted.drain_timeout_s is None else wanted.drain_timeout_s
+    if wanted.drain_timeout_s is not None:
+        return wanted.drain_timeout_s
+    return min(service.stop_grace_s, MAX_DRAIN_S)

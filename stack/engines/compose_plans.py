@@ -21,7 +21,8 @@ from stack.engines.compose_steps import (
     Wanted,
     build,
     in_order,
-    needed_by,
+    keep_previous,
+    old_revision,
     renew_plain,
     revision_env,
     source_of,
@@ -30,6 +31,7 @@ from stack.model import Replica, Service, Snapshot
 from stack.plan import Command, Plan, Source, Steps
 from stack.reconcile import (
     Goal,
+    choose,
     wanted_count,
 )
 from stack.transition import reach
@@ -50,7 +52,7 @@ def rollout(
         for service in chosen
         if service.port is not None
     }
-    plain = {*names, *needed_by(snapshot, names)}
+    plain = {*names, *(other for service in chosen for other in service.needs)}
     counts = {service.name: wanted_count(snapshot, service) for service in snapshot.services}
     return recoverable(
         snapshot,
@@ -79,13 +81,17 @@ def rollback(
         f"{service.name}: the sources are of revision {sources}; `python -m stack rollout "
         f"{service.name}` and `python -m stack up` go there again"
     )
+    # Noted last: until then the tag says where an interrupted rollback was going.
+    choice = choose(snapshot, goal)
+    note_left = keep_previous(snapshot, service, old_revision(choice)) if choice.old else []
     return recoverable(
         snapshot,
         {service.name: goal},
         {service.name: as_it_is(snapshot, goal, compose)},
         lambda now, goals: [
             *own_the_lists(now, list(goals.values())),
-            *roll(now, list(goals.values())),
+            *reach(now, goals[service.name], proxy_name(now)),
+            *note_left,
         ],
         outcome=f"{service.name} is of {_revision_in_words(service)}",
         notes=(note,) if sources not in ("", service.revision) else (),
@@ -156,7 +162,7 @@ def scale(
             count,
             _of_revision(revision),
             source,
-            replace(service.update, parallelism=0),
+            service.update,
             drain_timeout_s=drain_timeout_s(service, wanted),
             runs_post_start=wanted.runs_post_start,
         )

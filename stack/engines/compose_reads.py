@@ -61,6 +61,16 @@ def load(engine: ComposeEngine, revisions: Mapping[str, str]) -> composefile.Com
     return composefile.load(engine.compose, dict(revision_env(revisions)))
 
 
+def running(engine: ComposeEngine, snapshot: Snapshot) -> dict[str, str]:
+    """The revisions that run, of services that are built here, but for the proxy."""
+    found = {
+        one.name: running_revision(snapshot, one.name)
+        for one in engine.file.services
+        if one.build_context and not one.is_proxy
+    }
+    return {name: revision for name, revision in found.items() if revision}
+
+
 def with_revisions(engine: ComposeEngine, snapshot: Snapshot) -> Snapshot:
     found = {
         service.name: engine.api.revisions(f"{snapshot.project}-{service.name}")
@@ -103,11 +113,7 @@ def _revise(
             known = snapshot.revisions.get(service.name, ())
             name = revision.latest_build(name, known, another=service.name in anew)
         names[service.name] = name
-    # Of the others: what runs.
-    for service in engine.file.services:
-        if service.build_context and service.name not in names:
-            running = running_revision(snapshot, service.name)
-            names.update({service.name: running} if running else {})
+    names = {**running(engine, snapshot), **names}
     revised = {service.name for service in built}
     services = tuple(
         replace(one, revision=names[one.name], image_id=engine.api.image_id(one.image))

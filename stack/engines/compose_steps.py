@@ -11,6 +11,8 @@ from stack.transition import post_start
 
 COMPLETED = "service_completed_successfully"
 
+A_DAY_S = 86_400
+
 # Revisions of a service that stay, so that going back to one needs no build.
 KEPT_REVISIONS = 5
 
@@ -90,7 +92,7 @@ def old_revision(choice: Choice) -> str:
 
 
 def keep_previous(snapshot: Snapshot, service: Service, old: str) -> Steps:
-    """Before a rollout: note what `rollback` goes back to."""
+    """Note what `rollback` goes back to: before a rollout, after a rollback."""
     repository = f"{snapshot.project}-{service.name}"
     there = {revision.name: revision for revision in snapshot.revisions.get(service.name, ())}
     if old == service.revision or old not in there or there[old].is_previous:
@@ -127,7 +129,7 @@ def prune(snapshot: Snapshot, service: Service, old: str) -> Steps:
     if not doomed:
         return []
     why = f"{service.name}: the last {KEPT_REVISIONS} revisions stay"
-    return [Command(("docker", "rmi", *doomed), why)]
+    return [Command(("docker", "rmi", *doomed), why, may_fail=True)]
 
 
 def renew_plain(
@@ -147,28 +149,36 @@ def renew_plain(
             continue
         why = f"{service.name}: image or settings have changed"
         if _is_awaited_to_end(snapshot, service):
-            # In the foreground: who needs it comes when it has done its work.
+            # In the foreground: who needs it waits, however long its work takes.
             run = ("up", "--no-build", "--no-deps", "--exit-code-from", service.name, service.name)
-            steps.append(source.command(*run, why=why))
+            why = f"{service.name}: has to do its work first"
+            steps.append(source.command(*run, why=why, timeout_s=A_DAY_S))
             continue
         # Compose would also renew routed replicas that it depends on, without draining them.
         alone = ("--no-deps",) if _needs_routed(snapshot, service) else ()
-        number = ("--scale", f"{service.name}={max(len(mine), counts[service.name])}")
-        steps.append(
-            source.command(
-                *("up", "--detach", "--no-build", *alone),
-                *(number if len(mine) != service.replicas else ()),
-                service.name,
-                why=why,
-            )
-        )
+        totals = {service.name: max(len(mine), counts[service.name])}
+        if not alone:
+            totals = {**{name: len(snapshot.of(name)) for name in service.needs}, **totals}
+        replicas = {one.name: one.replicas for one in snapshot.services}
+        numbers = [
+            word
+            for name, total in totals.items()
+            for word in ("--scale", f"{name}={total}")
+            if total and total != replicas.get(name)
+        ]
+        up = ("up", "--detach", "--no-build", *alone, *numbers, service.name)
+        steps.append(source.command(*up, why=why))
     return steps
 
 
 def is_renewed(snapshot: Snapshot, service: Service) -> bool:
     """Whether `renew_plain` makes it anew."""
-    outdated = any(not replica.is_current(service) for replica in snapshot.of(service.name))
-    return service.port is None and not service.is_proxy and outdated
+    mine = snapshot.of(service.name)
+    if service.port is not None or service.is_proxy or not mine:
+        return False
+    if _is_awaited_to_end(snapshot, service):
+        return not any(replica.is_done and replica.is_current(service) for replica in mine)
+    return any(not replica.is_current(service) for replica in mine)
 
 
 def make_missing(
@@ -223,26 +233,14 @@ def in_order(services: Iterable[Service]) -> list[Service]:
     return done
 
 
-def needed_by(snapshot: Snapshot, names: Iterable[str]) -> set[str]:
-    """What these services depend on, directly or not."""
-    services = {one.name: one for one in snapshot.services}
-    todo, seen = list(names), set[str]()
-    while todo:
-        for other in services[todo.pop()].depends_on:
-            if other in services and other not in seen:
-                seen.add(other)
-                todo.append(other)
-    return seen
-
-
 def _is_awaited_to_end(snapshot: Snapshot, service: Service) -> bool:
     return any(one.conditions.get(service.name) == COMPLETED for one in snapshot.services)
 
 
 def _needs_routed(snapshot: Snapshot, service: Service) -> bool:
     services = {one.name: one for one in snapshot.services}
-    needed = needed_by(snapshot, [service.name])
-    return any(services[name].port is not None or services[name].is_proxy for name in needed)
+    needed = (services[name] for name in service.needs if name in services)
+    return any(one.port is not None or one.is_proxy for one in needed)
 
 
 def _stem(name: str) -> str:

@@ -80,11 +80,12 @@ def _bring_up(
     counts = {name: goal.count for name, goal in goals.items()}
     steps = own_the_lists(snapshot, before)
     steps += renew_plain(snapshot, goals, counts, source)
-    for goal in missing:
-        steps += clear(goal, choices[goal.service.name], serving)
+    for name, goal in goals.items():
+        if not is_renewed(snapshot, goal.service):
+            steps += clear(snapshot, goal, choices[name], serving)
     steps += make_missing(snapshot, missing, choices, source)
     shifted = {
-        goal.service.name: reach(snapshot, goal, proxy, made=goal not in rolled)
+        goal.service.name: reach(snapshot, goal, proxy, cleared=True, made=goal not in rolled)
         for goal in (*before, *after)
     }
     for goal in before:
@@ -121,7 +122,11 @@ def _lists_again(
 
 def _has_done_its_work(snapshot: Snapshot, service: Service) -> bool:
     mine = snapshot.of(service.name)
-    return service.port is None and bool(mine) and all(replica.is_done for replica in mine)
+    return (
+        service.port is None
+        and bool(mine)
+        and all(replica.is_done and replica.is_current(service) for replica in mine)
+    )
 
 
 def _note_orphans(snapshot: Snapshot) -> tuple[str, ...]:

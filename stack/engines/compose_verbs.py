@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from stack import revision
-from stack.engines import compose_plans, compose_proxy, compose_steps, compose_up
+from stack.engines import compose_plans, compose_proxy, compose_up
 from stack.engines.compose import ComposeEngine
-from stack.engines.compose_reads import load, prepare, with_options, with_revisions
+from stack.engines.compose_reads import load, prepare, running, with_options, with_revisions
 from stack.engines.compose_steps import Wanted, revision_env
 from stack.errors import ConfigurationError, StackError, UsageError
 from stack.model import PROJECT_LABEL, Snapshot
@@ -42,7 +42,8 @@ def rollout(
     if there is an image of these sources.
     """
     snapshot = engine.observe()
-    needed = compose_steps.needed_by(replace(snapshot, services=engine.file.services), names)
+    services = engine.file.services
+    needed = {other for one in services if one.name in names for other in one.needs}
     built = [
         service
         for service in engine.file.services
@@ -69,7 +70,7 @@ def rollout_image(
             f"that are there: {', '.join(sorted(known)) or 'none'}"
         )
     name = revision.name_of_image(image, image_id, snapshot.revisions.get(service, ()))
-    file = load(engine, {service: name})
+    file = load(engine, {**running(engine, snapshot), service: name})
     wanted_image = f"{snapshot.project}-{service}:{name}"
     one = next(known for known in file.services if known.name == service)
     if one.image != wanted_image:
@@ -100,13 +101,7 @@ def rollback(
             f"{service}: {what} is there. There is: "
             f"{', '.join(one.name for one in known) or 'none'} (python -m stack revisions)"
         )
-    running = running_revision(snapshot, service)
-    if name is None and found.name == running:
-        raise UsageError(
-            f"{service}: {found.name}, what a rollback would go back to, runs already. Choose "
-            f"another: {', '.join(one.name for one in known)}"
-        )
-    file = load(engine, {service: found.name})
+    file = load(engine, {**running(engine, snapshot), service: found.name})
     one = next(known for known in file.services if known.name == service)
     if not one.image.endswith(f":{found.name}"):
         raise ConfigurationError(_not_by_revision(service, one.image))
@@ -126,7 +121,7 @@ def restart(engine: ComposeEngine, service: str, drain_timeout_s: int | None) ->
     """The plan to replace a service's replicas by new ones of the same revision."""
     snapshot = with_revisions(engine, engine.observe())
     name = running_revision(snapshot, service) or ""
-    file = load(engine, {service: name} if name else {})
+    file = load(engine, running(engine, snapshot))
     services = tuple(
         replace(one, revision=name)
         if one.name == service and one.port is not None and one.image.endswith(f":{name}")
@@ -144,13 +139,15 @@ def restart(engine: ComposeEngine, service: str, drain_timeout_s: int | None) ->
 def scale(engine: ComposeEngine, counts: Mapping[str, int], drain_timeout_s: int | None) -> Plan:
     """The plan to change the numbers of replicas."""
     snapshot = with_revisions(engine, engine.observe())
-    revisions, at_home = {}, {}
-    for service in engine.file.services:
-        if service.build_context and not service.is_proxy:
-            # Where none runs: what `up` would start.
-            at_home[service.name] = revision.revision_of(service)
-            running = running_revision(snapshot, service.name)
-            revisions[service.name] = running or at_home[service.name]
+    at_home = {
+        one.name: revision.latest_build(
+            revision.revision_of(one), snapshot.revisions.get(one.name, ()), another=False
+        )
+        for one in engine.file.services
+        if one.build_context and not one.is_proxy
+    }
+    # Where none runs: what `up` would start.
+    revisions = {**at_home, **running(engine, snapshot)}
     file = load(engine, revisions)
     for service in file.services:
         more = counts.get(service.name, 0) > sum(

@@ -72,7 +72,7 @@ class Killed(Exception):
 class SimulatedEngine:
     """Runs steps one by one. `makes` is the revision that new replicas are of, where no command
     says it. `fails_at`: the numbers of the waits (WaitReady and Watch) at which a new replica
-    fails.
+    fails; `bad_but_ready`: one with traffic then answers 5xx, instead of dying.
 
     `served` and `totals`: how many were ready and listed, and how many there were, after each
     step.
@@ -81,6 +81,8 @@ class SimulatedEngine:
     snapshot: Snapshot
     makes: str = "new"
     fails_at: frozenset[int] = frozenset()
+    bad_but_ready: bool = False
+    bad: set[str] = field(default_factory=set)
     served: list[int] = field(default_factory=list)
     totals: list[int] = field(default_factory=list)
     waits: int = 0
@@ -134,6 +136,9 @@ class SimulatedEngine:
             # One that is awaited never gets ready; or one with traffic dies.
             ill = [r for r in mine if r.state == STARTING] or list(mine)
             state = UNHEALTHY if ill[0].state == STARTING else EXITED
+            if self.bad_but_ready and ill[0].state == HEALTHY:
+                state = HEALTHY
+            self.bad.add(ill[0].id)
             others = [r.name for r in mine if r.state == STARTING and r != ill[0]]
             self._set_state(others, HEALTHY)
             self._set_state([ill[0].name], state)

@@ -149,9 +149,9 @@ def test_more_of_an_older_revision_are_made_with_the_settings_in_its_image() -> 
         replace(start, revisions=known), {"web": 2}, wanted, COMPOSE, {"web": "new"}
     )
     assert commands(plan)[0] == (
-        "docker image inspect --format '{{index .Config.Labels \"stack.settings\"}}' p-web:old | base64 -d | "
-        "WEB_REVISION=old docker compose --file - up --detach --no-build --no-deps --no-recreate "
-        "--scale web=2 web"
+        "docker image inspect --format '{{index .Config.Labels \"stack.settings\"}}' p-web:old | "
+        "base64 -d | WEB_REVISION=old docker compose --file - up --detach --no-build --no-deps "
+        "--no-recreate --scale web=2 web"
     )
 
 
@@ -251,7 +251,7 @@ def test_what_routed_replicas_need_is_renewed_before_new_ones_are_made() -> None
 
 
 def test_renewing_a_service_never_reaches_the_routed_ones_that_it_depends_on() -> None:
-    worker = Service("worker", config_hash="new", depends_on=("queue",))
+    worker = Service("worker", config_hash="new", depends_on=("queue",), needs=("queue", "web"))
     queue = Service("queue", config_hash="q", depends_on=("web",))
     there = [
         Replica("w", "p-worker-1", "worker", 1, "healthy", config_hash="old"),
@@ -365,7 +365,7 @@ def test_a_proxy_that_has_just_started_is_awaited_before_it_gets_its_first_list(
     snapshot = replace(snapshot, replicas=(*snapshot.replicas[:-1], starting))
     texts = commands(scale(snapshot, 3))
     assert "service=proxy" in texts[0]
-    assert texts[1] == "docker exec p-proxy-1 proxy targets web:8000 p-web-1 p-web-2"
+    assert texts[1].endswith("proxy targets --awaiting 1 web:8000 p-web-1 p-web-2")
     assert "--scale web=3" in texts[2]
 
 

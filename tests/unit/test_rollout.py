@@ -12,6 +12,7 @@ from stack.model import (
     EXITED,
     PAUSE,
     STOP_FIRST,
+    UNHEALTHY,
     Hook,
     Replica,
     Revision,
@@ -166,6 +167,7 @@ def test_a_migration_that_has_to_end_first_runs_before_any_replica_is_made() -> 
     web = replace(
         WEB,
         depends_on=("migrate",),
+        needs=("migrate",),
         conditions={"migrate": "service_completed_successfully"},
     )
     start = running(2, "old", web)
@@ -287,6 +289,96 @@ def test_failure_action_continue_goes_on_with_the_others_and_fails_in_the_end() 
     assert "2 of 4 stay as they were" in str(failure)
     assert sorted(r.revision for r in engine.snapshot.of("web")) == ["new", "new", "old", "old"]
     assert min(engine.served) == 4
+
+
+@pytest.mark.parametrize("count", range(1, 5))
+@pytest.mark.parametrize("order", ["start-first", STOP_FIRST])
+@pytest.mark.parametrize("bad_but_ready", [False, True])
+def test_failure_action_continue_always_ends_with_as_many_as_wanted(
+    count: int, order: str, bad_but_ready: bool
+) -> None:
+    start = running(count, "old", with_config(failure_action=CONTINUE, order=order))
+    for first in range(1, 2 * count + 2):
+        for more in (0, 1, 20):
+            engine = SimulatedEngine(
+                start,
+                fails_at=frozenset(range(first, first + 1 + more)),
+                bad_but_ready=bad_but_ready,
+            )
+            failure = engine.run(rollout(start))
+            if engine.waits < first:
+                continue
+            assert failure is not None
+            mine = engine.snapshot.of("web")
+            if "stops here" not in str(failure):
+                assert [r.is_ready for r in mine] == [True] * count, str(failure)
+                assert len(engine.snapshot.routing["web:8000"].targets) == count
+                assert not engine.bad & {r.id for r in mine}
+
+
+def test_a_replica_that_answers_5xx_is_the_first_to_go() -> None:
+    start = running(3, "old", with_config(max_failure_ratio=0.4))
+    # The watch after the first batch.
+    engine = SimulatedEngine(start, fails_at=frozenset({2}), bad_but_ready=True)
+    assert engine.run(rollout(start)) is None
+    assert_all(engine, 3, "new")
+    assert not engine.bad & {r.id for r in engine.snapshot.of("web")}
+
+
+def test_going_back_from_a_pause_or_an_interruption_takes_the_new_ones_away() -> None:
+    start = running(3, "old", WEB)
+    engine = SimulatedEngine(start)
+    with pytest.raises(Killed):
+        engine.run(rollout(start), killed_after=8)
+    old = replace(WEB, revision="old")
+    back = replace(now(engine, start), services=(PROXY, old))
+    assert engine.run(rollback(back)) is None
+    assert_all(engine, 3, "old")
+
+
+def test_a_rollback_notes_last_what_it_has_left() -> None:
+    start = running(2, "new", replace(WEB, revision="old"))
+    plan = texts(rollback(start))
+    assert not plan[0].startswith("docker tag")
+    assert plan[-1] == "docker tag p-web:new p-web:previous"
+
+
+def test_a_migration_that_failed_is_run_again_before_anything_else() -> None:
+    migrate = Service("migrate", config_hash="new")
+    failed = Replica("m", "p-migrate-1", "migrate", 1, EXITED, config_hash="new", exit_code=1)
+    web = replace(WEB, needs=("migrate",), conditions={"migrate": "service_completed_successfully"})
+    start = running(2, "old", web)
+    start = replace(start, services=(PROXY, web, migrate), replicas=(*start.replicas, failed))
+    for plan in (rollout(start), up(start)):
+        assert "--exit-code-from migrate migrate" in texts(plan)[0]
+
+
+def test_what_is_dead_leaves_the_list_before_its_name_is_free_again() -> None:
+    start = snapshot_of([replica(1), replica(2, state=EXITED)], [1, 2])
+    plan = texts(scale_to(2)(start))
+    assert plan[:2] == [
+        "docker exec p-proxy-1 proxy targets --awaiting 1 web:8000 p-web-1",
+        "docker rm p-web-2",
+    ]
+
+
+def test_ill_replicas_keep_their_traffic_until_new_ones_are_ready_and_go_first() -> None:
+    ill = [replica(n, state=UNHEALTHY, revision="old") for n in (1, 2, 3)]
+    start = snapshot_of([*ill[:2], replica(3, revision="old")], [1, 2, 3])
+    engine = SimulatedEngine(start)
+    assert engine.run(rollout(start)) is None
+    assert_all(engine, 3, "new")
+    assert max(engine.totals) == 4
+    plan = texts(rollout(snapshot_of(ill, [1, 2, 3])))
+    assert "docker exec p-proxy-1 proxy targets web:8000 p-web-2 p-web-3 p-web-4" in plan
+
+
+def test_a_hook_that_nobody_knows_to_have_run_makes_its_replica_anew() -> None:
+    web = replace(WEB, post_start=(Hook(("warm",)),))
+    start = snapshot_of([replica(1, revision="old"), replica(2)], [1], web=web)
+    wanted = Wanted(revisions={"web": "new"}, runs_post_start=True)
+    plan = texts(compose_plans.rollout(start, ["web"], wanted, COMPOSE))
+    assert "docker rm p-web-2" in plan[:3]
 
 
 def test_failure_action_pause_leaves_everything_as_it_is() -> None:

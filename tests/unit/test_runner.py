@@ -15,7 +15,9 @@ def test_a_command_gives_what_it_printed() -> None:
 
 
 def test_a_command_reads_what_its_feed_prints() -> None:
-    assert runner.run(Command(("cat",), "test", feed=(("echo", "fed"), ("tr", "f", "F")))) == "Fed\n"
+    assert (
+        runner.run(Command(("cat",), "test", feed=(("echo", "fed"), ("tr", "f", "F")))) == "Fed\n"
+    )
 
 
 def test_a_command_has_the_environment_that_is_shown() -> None:
@@ -34,7 +36,7 @@ def test_a_command_that_fails_keeps_its_words_exit_code_and_output() -> None:
 
 def test_a_refused_configuration_has_the_exit_code_for_it() -> None:
     with pytest.raises(CommandFailed) as caught:
-        runner.run(Command(("sh", "-c", "exit 78"), "test"))
+        runner.run(Command(("sh", "-c", "exit 78", "docker exec proxy proxy targets"), "test"))
     assert caught.value.exit_code == ConfigurationError.exit_code
 
 
