@@ -16,7 +16,8 @@ class Recovery:
 
     `goals` is what services are to become, `back` what they were; only those that served before
     have something to go back to. `again` makes the plan anew for changed goals. `undo` are steps
-    that take back what else a rollout has changed.
+    that take back what else a rollout has changed. `lost` are services whose old image has no
+    name any more, so that more of it cannot be made.
     """
 
     goals: Mapping[str, Goal]
@@ -24,6 +25,7 @@ class Recovery:
     again: Callable[[Snapshot, Mapping[str, Goal]], Plan]
     proxy: str
     undo: Mapping[str, Steps] = field(default_factory=dict)
+    lost: frozenset[str] = frozenset()
     failures: int = 0
 
     def __call__(self, failed: ReplicaFailed, now: Snapshot) -> Plan | None:
@@ -59,6 +61,14 @@ class Recovery:
 
     def _go_back(self, failed: ReplicaFailed, now: Snapshot) -> Plan:
         goal = replace(self.back[failed.service], bad=frozenset(failed.replicas))
+        missing = choose(now, goal).missing
+        if missing and failed.service in self.lost:
+            text = (
+                f"{failed.service}: going back would need {missing} more of the old replicas, and "
+                "their image has no name any more: another was built under it. It stops here; what "
+                "serves goes on serving: python -m stack ps"
+            )
+            return Plan((), failure=_because(text, failed))
         was = f" revision {goal.service.revision}" if goal.service.revision else " what it was"
         done = f"{failed.service}: the new replicas failed, all {goal.count} are of{was} again"
         return Plan(

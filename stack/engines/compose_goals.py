@@ -79,9 +79,7 @@ def recoverable(
     from a snapshot; `first` come before them, once.
     """
     serving = {
-        name: goal
-        for name, goal in back.items()
-        if choose(snapshot, goals[name]).is_rollout and _can_be_made(snapshot, goal.service)
+        name: goal for name, goal in back.items() if choose(snapshot, goals[name]).is_rollout
     }
 
     def again(now: Snapshot, changed: Mapping[str, Goal]) -> Plan:
@@ -98,16 +96,19 @@ def recoverable(
             again,
             proxy_name(snapshot),
             {name: restore_previous(snapshot, name) for name in serving},
+            frozenset(
+                name for name, goal in serving.items() if _is_another(snapshot, goal.service)
+            ),
         ),
     )
 
 
-def _can_be_made(snapshot: Snapshot, service: Service) -> bool:
-    """Whether the image of a revision is still the one that its replicas are of: somebody may have
-    built another under its name.
+def _is_another(snapshot: Snapshot, service: Service) -> bool:
+    """Whether the image of a revision is not the one that its replicas are of any more: somebody
+    has built another under its name.
     """
     known = {one.name: one.image_id for one in snapshot.revisions.get(service.name, ())}
-    return known.get(service.revision, service.image_id) == service.image_id
+    return known.get(service.revision, service.image_id) != service.image_id
 
 
 def roll(snapshot: Snapshot, goals: Sequence[Goal]) -> Steps:

@@ -121,7 +121,8 @@ class Stack:
 
     def remove(self) -> None:
         """Leave nothing of the project: containers, networks, volumes, images."""
-        self._run(("docker", "compose", "down", "--volumes", "--remove-orphans", "-t", "2"), {})
+        down = ("down", "--volumes", "--remove-orphans", "--timeout", "2")
+        self._run(("docker", "compose", "--profile", "*", *down), {})
         for image in engine().images.list():
             for tag in image.tags:
                 if tag.startswith(f"{self.project}-"):
