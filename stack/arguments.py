@@ -25,7 +25,7 @@ class Counts(click.ParamType[tuple[str, int]]):
         if not separator or not service:
             self.fail(f"{value!r} is not SERVICE=N, such as web=3", param, ctx)
         if not (number.isascii() and number.isdecimal() and len(number) < 10):
-            self.fail(f"{value!r}: the number of replicas must be a whole number", param, ctx)
+            self.fail(f"{value!r}: replicas are a whole number, 0 or more", param, ctx)
         if int(number) > MAX_REPLICAS:
             self.fail(f"{value!r}: at most {MAX_REPLICAS} replicas on one machine", param, ctx)
         return service, int(number)
@@ -89,7 +89,10 @@ def the_routed(name: str | None, services: Sequence[Service], *, must: bool) -> 
     if name is not None:
         service = known(name, services)
         if service.is_proxy:
-            raise UsageError(f"{name} is the proxy, of which there is one: python -m stack up")
+            raise UsageError(
+                f"{name} is the proxy, and has no revisions. Change proxy/, then run: "
+                "python -m stack up"
+            )
         if must and service.port is None:
             raise UsageError(
                 f"the proxy does not route to {name}: Compose renews it where it is, by what the "

@@ -196,7 +196,8 @@ def _failed(error: CommandFailed, number: int, total: int) -> StackError:
 
 def _interrupted(error: Interrupted, number: int, total: int, now: str) -> StackError:
     failure = StackError(
-        f"stopped at step {number} of {total}. {now}To finish, run the same command again"
+        f"stopped at step {number} of {total}. {now}To finish, run the same command again. To go "
+        "back: python -m stack rollback"
     )
     failure.exit_code = error.exit_code
     return failure
@@ -212,9 +213,9 @@ def _summary(snapshot: Snapshot) -> str:
             f"{sum(replica.revision == revision for replica in routed)} of revision {revision}"
             for revision in sorted({replica.revision for replica in routed})
         ]
-        rest = len(mine) - len(routed)
+        rest = [f"{r.name} of revision {r.revision}" for r in mine if r not in routed]
         text += f"{service}: {', '.join(parts) or 'nobody'} with traffic"
-        text += f", {rest} without. " if rest else ". "
+        text += f"; without: {', '.join(rest)}. " if rest else ". "
     return text
 
 

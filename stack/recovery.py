@@ -42,13 +42,13 @@ class Recovery:
             old = len(choose(now, goal).old)
             held = min(goal.held + 1, old, goal.count)
             plan = self._go_on(replace(goal, held=held), now, failures)
-            text = f"{failed.service}: {held} of {goal.count} stay as they were"
+            text = f"Gone on, as failure_action says: {held} of {goal.count} stay as they were"
             return replace(plan, failure=_because(text, failed))
         if goal.config.failure_action == PAUSE:
             text = (
-                f"{failed.service}: paused, as failure_action says. Everything stays as it is now. "
-                f"Go on: python -m stack rollout {failed.service}. "
-                f"Go back: python -m stack rollback {failed.service}"
+                "Now paused, as failure_action says: everything stays as it is, and what has "
+                f"traffic keeps it.\n  Go on:   python -m stack rollout {failed.service}\n"
+                f"  Go back: python -m stack rollback {failed.service}"
             )
             return Plan((), failure=_because(text, failed))
         return self._go_back(failed, now)
@@ -64,13 +64,13 @@ class Recovery:
         missing = choose(now, goal).missing
         if missing and failed.service in self.lost:
             text = (
-                f"{failed.service}: going back would need {missing} more of the old replicas, and "
+                f"Going back would need {missing} more of the old replicas, and "
                 "their image has no name any more: another was built under it. It stops here; what "
                 "serves goes on serving: python -m stack ps"
             )
             return Plan((), failure=_because(text, failed))
         was = f" revision {goal.service.revision}" if goal.service.revision else " what it was"
-        done = f"{failed.service}: the new replicas failed, all {goal.count} are of{was} again"
+        done = f"Taken back: all {goal.count} are of{was} again"
         return Plan(
             (*reach(now, goal, self.proxy), *self.undo.get(failed.service, ())),
             recover=lambda again, _: _stop(again, failed),
@@ -81,11 +81,11 @@ class Recovery:
 def _stop(again: ReplicaFailed, failed: ReplicaFailed) -> Plan:
     """Going back has failed as well: never a third try."""
     text = (
-        f"{failed.service}: going back failed, too, and stops here: {again.what}. What serves goes "
-        f"on serving: python -m stack ps{again.evidence}\nThis is what it was to go back from"
+        f"Then going back failed, too, and stops here: {again.what}. What serves goes on serving: "
+        f"python -m stack ps{again.evidence}"
     )
     return Plan((), failure=_because(text, failed))
 
 
 def _because(text: str, failed: ReplicaFailed) -> StackError:
-    return StackError(f"{text}. {failed.what}{failed.evidence}")
+    return StackError(f"{failed.service}: {failed.what}. {text}{failed.evidence}")

@@ -1,6 +1,7 @@
 """What `ps` prints: a row for each replica, and where proxy and containers disagree."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,6 +55,14 @@ def drift(snapshot: Snapshot) -> list[str]:
             for replica in live
             if replica.is_ready and not replica.draining and not snapshot.routes_to(replica)
         ]
+    for service in sorted({replica.service for replica in snapshot.replicas if replica.port}):
+        counts = Counter(r.revision for r in snapshot.of(service) if r.is_live)
+        if len(counts) > 1:
+            parts = " and ".join(f"{number} of revision {name}" for name, number in counts.items())
+            found.append(
+                f"{service}: an unfinished change, {parts} "
+                f"(python -m stack rollout {service}, or rollback {service})"
+            )
     return found
 
 

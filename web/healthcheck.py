@@ -16,7 +16,7 @@ try:
     # The status line fits in the first segment: "HTTP/1.1 200 OK".
     status = connection.recv(64).partition(b"\r\n")[0]
     healthy = status.split(b" ")[1:2] == [b"200"]
-    print(status)
+    print(status.decode(errors="replace"))
 except OSError as error:
     print(error)
     healthy = False

@@ -11,6 +11,7 @@ from stack.engines.compose_proxy import (
 )
 from stack.engines.compose_steps import (
     Wanted,
+    forget,
     keep_previous,
     old_revision,
     prune,
@@ -19,7 +20,7 @@ from stack.engines.compose_steps import (
 )
 from stack.errors import StackError
 from stack.model import Service, Snapshot
-from stack.plan import Plan, Source, Step, Steps
+from stack.plan import Plan, Source, Step, Steps, Stop
 from stack.reconcile import (
     Goal,
     choose,
@@ -48,7 +49,7 @@ def as_it_is(snapshot: Snapshot, goal: Goal, compose: Sequence[str]) -> Goal:
     choice = choose(snapshot, goal)
     if not choice.old:
         return goal
-    revision = old_revision(choice)
+    revision = old_revision(snapshot, goal.service.name, choice)
     one = next(replica for replica in choice.old if replica.revision == revision)
     service = replace(
         goal.service,
@@ -74,9 +75,10 @@ def recoverable(
     outcome: str,
     first: Sequence[Step] = (),
     notes: tuple[str, ...] = (),
+    wanted: Wanted | None = None,
 ) -> Plan:
     """A plan that knows what to do when a new replica fails. `steps` makes its steps for goals,
-    from a snapshot; `first` come before them, once.
+    from a snapshot; `first` come before them, once, and provide the images of `wanted`.
     """
     serving = {
         name: goal for name, goal in back.items() if choose(snapshot, goals[name]).is_rollout
@@ -95,7 +97,13 @@ def recoverable(
             serving,
             again,
             proxy_name(snapshot),
-            {name: restore_previous(snapshot, name) for name in serving},
+            {
+                name: [
+                    *restore_previous(snapshot, name),
+                    *forget(snapshot, goals[name].service, wanted),
+                ]
+                for name in serving
+            },
             frozenset(
                 name for name, goal in serving.items() if _is_another(snapshot, goal.service)
             ),
@@ -125,10 +133,13 @@ def with_previous(snapshot: Snapshot, goal: Goal, steps: Steps) -> Steps:
     choice = choose(snapshot, goal)
     if not choice.is_rollout:
         return steps
-    old = old_revision(choice)
+    old = old_revision(snapshot, goal.service.name, choice)
+    # Not before the first old one goes: until then there is nothing to go back from.
+    first = next((n for n, step in enumerate(steps) if isinstance(step, Stop)), len(steps))
     return [
+        *steps[:first],
         *keep_previous(snapshot, goal.service, old),
-        *steps,
+        *steps[first:],
         *prune(snapshot, goal.service, old),
     ]
 

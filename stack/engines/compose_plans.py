@@ -64,6 +64,7 @@ def rollout(
             *roll(now, list(goals.values())),
         ],
         first=build(snapshot, wanted, compose),
+        wanted=wanted,
         outcome=", ".join(f"{one.name} is of {_revision_in_words(one)}" for one in chosen),
     )
 
@@ -83,7 +84,10 @@ def rollback(
     )
     # Noted last: until then the tag says where an interrupted rollback was going.
     choice = choose(snapshot, goal)
-    note_left = keep_previous(snapshot, service, old_revision(choice)) if choice.old else []
+    note_left: Steps = []
+    if choice.old:
+        old = old_revision(snapshot, service.name, choice)
+        note_left = keep_previous(snapshot, service, old)
     return recoverable(
         snapshot,
         {service.name: goal},

@@ -85,9 +85,14 @@ def source_of(snapshot: Snapshot, service: Service, compose: Sequence[str]) -> S
     return Source((*compose, "--file", "-"), env, (look, ("base64", "-d")))
 
 
-def old_revision(choice: Choice) -> str:
-    """The revision that most of those have that a rollout replaces."""
+def old_revision(snapshot: Snapshot, service: str, choice: Choice) -> str:
+    """The revision to go back to: what most of those have that a rollout replaces. Where an
+    earlier one has not finished, what that was replacing.
+    """
     names = [replica.revision for replica in choice.old]
+    previous = {one.name for one in snapshot.revisions.get(service, ()) if one.is_previous}
+    if len(set(names)) > 1 and previous & set(names):
+        return (previous & set(names)).pop()
     return max(names, key=names.count)
 
 
@@ -117,6 +122,16 @@ def restore_previous(snapshot: Snapshot, service: str) -> Steps:
             f"{service}: revision {before} is what `rollback` goes back to, as before",
         )
     ]
+
+
+def forget(snapshot: Snapshot, service: Service, wanted: Wanted | None) -> Steps:
+    """After a rollout that failed: nobody is to go back to an image that was made for it."""
+    image = f"{snapshot.project}-{service.name}:{service.revision}"
+    tagged = wanted is not None and image in (name for _, name in wanted.tags)
+    if wanted is None or not (service.name in wanted.to_build or tagged):
+        return []
+    why = f"{service.name}: revision {service.revision} has failed, and is no longer listed"
+    return [Command(("docker", "rmi", image), why, may_fail=True)]
 
 
 def prune(snapshot: Snapshot, service: Service, old: str) -> Steps:

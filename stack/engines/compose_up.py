@@ -51,6 +51,7 @@ def up(snapshot: Snapshot, wanted: Wanted, compose: Sequence[str]) -> Plan:
         {name: as_it_is(snapshot, goal, compose) for name, goal in goals.items()},
         lambda now, goals: _bring_up(now, goals, wanted, source),
         first=build(snapshot, wanted, compose),
+        wanted=wanted,
         outcome="everything is up and as the Compose file says",
         notes=_note_orphans(snapshot),
     )

@@ -7,6 +7,7 @@ import pytest
 
 from stack.engines import compose_plans, compose_up
 from stack.engines.compose_steps import Wanted
+from stack.errors import ReplicaFailed
 from stack.model import (
     CONTINUE,
     EXITED,
@@ -140,7 +141,8 @@ def test_the_revision_before_is_noted_first_and_old_ones_go_last() -> None:
     start = running(1, "r7", WEB)
     known = tuple(Revision(f"r{n}", "") for n in range(9, 0, -1))
     plan = texts(rollout(replace(start, revisions={"web": known})))
-    assert plan[0] == "docker tag p-web:r7 p-web:previous"
+    # Before the first one goes, and no sooner.
+    assert plan[plan.index("docker tag p-web:r7 p-web:previous") + 1] == "docker stop -t 10 p-web-1"
     # Five stay: the new one, the one before, and the three newest of the others.
     assert plan[-1] == "docker rmi p-web:r5 p-web:r4 p-web:r3 p-web:r2 p-web:r1"
 
@@ -341,6 +343,34 @@ def test_a_rollback_notes_last_what_it_has_left() -> None:
     plan = texts(rollback(start))
     assert not plan[0].startswith("docker tag")
     assert plan[-1] == "docker tag p-web:new p-web:previous"
+
+
+def test_what_an_unfinished_rollout_was_replacing_is_what_is_gone_back_to() -> None:
+    # "old" has served, "bad" was paused, and now its mended sources are rolled out.
+    mixed = [replica(1, revision="old"), replica(2, revision="bad"), replica(3, revision="bad")]
+    start = snapshot_of(mixed, [1, 2, 3])
+    known = (Revision("bad", ""), Revision("old", "", is_previous=True))
+    start = replace(start, revisions={"web": known})
+    assert not any("docker tag" in text for text in texts(rollout(start)))
+    engine = SimulatedEngine(start, fails_at=frozenset({1}))
+    assert "all 3 are of revision old again" in str(engine.run(rollout(start)))
+    assert_all(engine, 3, "old")
+
+
+def test_an_image_that_was_made_for_a_rollout_that_failed_is_forgotten() -> None:
+    start = running(2, "old", WEB)
+    wanted = Wanted(revisions={"web": "new"}, to_build=("web",))
+    plan = compose_plans.rollout(start, ["web"], wanted, COMPOSE)
+    assert plan.recover
+    back = plan.recover(ReplicaFailed("web", "p-web-3 failed"), start)
+    assert back
+    assert texts(back)[-1] == "docker rmi p-web:new"
+    # One that was there before stays.
+    plan = rollout(start)
+    assert plan.recover
+    back = plan.recover(ReplicaFailed("web", "p-web-3 failed"), start)
+    assert back
+    assert not any("rmi" in text for text in texts(back))
 
 
 def test_a_migration_that_failed_is_run_again_before_anything_else() -> None:
