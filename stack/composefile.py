@@ -78,7 +78,12 @@ def project_name(compose: Sequence[str]) -> str:
 
 
 def _plain_name() -> str | None:
-    """The name, if it comes from a literal top-level `name:` of a compose.yaml right here."""
+    """The name, if COMPOSE_PROJECT_NAME gives it, or a literal top-level `name:` of a compose.yaml
+    right here.
+    """
+    given = os.environ.get("COMPOSE_PROJECT_NAME", "")
+    if re.fullmatch(r"[a-z0-9][a-z0-9_-]*", given):
+        return given
     if any(variable.startswith("COMPOSE_") for variable in os.environ):
         return None
     directory = Path()

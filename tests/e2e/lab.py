@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from docker.models.containers import Container
 
 from tests.e2e.harness import Stack, copy_sources, engine, eventually
 
@@ -223,6 +224,17 @@ def counted(stack: Stack) -> Iterator[list[tuple[int, int]]]:
     finally:
         stop.set()
         thread.join()
+
+
+def wait_for_check(container: Container) -> None:
+    """Wait until a health check of the container has just ended."""
+
+    def last() -> str:
+        container.reload()
+        return str(container.attrs["State"]["Health"]["Log"][-1]["End"])
+
+    before = last()
+    eventually(lambda: last() != before, "another health check")
 
 
 def follow_guide(directory: Path) -> None:

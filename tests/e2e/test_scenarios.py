@@ -30,6 +30,7 @@ from tests.e2e.lab import (
     on_every_replica,
     row,
     short_grace,
+    wait_for_check,
     wait_whole,
 )
 from tests.e2e.rig import Node
@@ -328,6 +329,9 @@ def test_a_replica_that_is_paused_for_3_s_delays_requests_and_loses_none(
 ) -> None:
     victim = lab.containers("web")[0]
     with oracle(lab) as result:
+        # A command that Docker starts in a container at the moment at which it is paused hangs, and
+        # the engine with it: just after a health check there is none for two seconds.
+        wait_for_check(victim)
         victim.pause()
         time.sleep(3)
         victim.unpause()

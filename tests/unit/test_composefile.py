@@ -123,4 +123,6 @@ def test_compose_is_asked_when_anything_could_override_the_name(
     assert _plain_name() is None
     monkeypatch.delenv("COMPOSE_FILE")
     monkeypatch.setenv("COMPOSE_PROJECT_NAME", "d")
+    assert _plain_name() == "d"
+    monkeypatch.setenv("COMPOSE_PROJECT_NAME", "Not A Name")
     assert _plain_name() is None
