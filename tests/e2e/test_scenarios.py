@@ -38,6 +38,7 @@ from tests.e2e.rig import Node
 pytestmark = pytest.mark.scenario
 
 CYCLES = int(os.environ.get("CYCLES", "5"))
+REQUESTS = int(os.environ.get("REQUESTS", "30000"))
 
 
 # --- the oracle itself -----------------------------------------------------------------------
@@ -71,9 +72,11 @@ def test_scaling_2_to_5_to_2_to_1_loses_nothing(
 
 
 def test_scaling_at_a_high_rate_loses_nothing(lab: Stack, oracle: Oracle) -> None:
+    """REQUESTS sets how many are sent at least."""
     with oracle(lab, rate=450) as result:
-        for count in (6, 1, 3):
-            lab.run("scale", f"web={count}")
+        while len(result.sent) < REQUESTS:
+            for count in (6, 1, 3):
+                lab.run("scale", f"web={count}")
     result.assert_nothing_lost()
 
 
