@@ -112,7 +112,7 @@ def test_a_request_longer_than_the_drain_timeout_is_cut_once_and_others_are_not(
     result.assert_nothing_lost()
 
 
-def test_a_scale_down_with_nothingin_flight_takes_under_5_s(lab: Stack) -> None:
+def test_a_scale_down_with_nothing_in_flight_takes_under_5_s(lab: Stack) -> None:
     lab.run("scale", "web=3")
     began = time.monotonic()
     lab.run("scale", "web=1")
