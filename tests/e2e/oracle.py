@@ -6,7 +6,9 @@ that a stall shows. Each has an id of its own, and the application says which id
 LOST: refused, reset, cut, a status that is not 200, a wrong body, or no answer within 10 s of when
 it was due. DUP: a POST that was executed twice, or that the proxy sent to a second replica after
 the first may have had it. Three clients are told apart: one that opens a connection for each
-request, one that keeps them for GET, one that keeps them for POST. None of them tries again.
+request, one that keeps them for GET, one that keeps them for POST. None of them tries again. What
+is kept is not used after it has been idle for a second: every HTTP server closes idle connections,
+and a request may be on its way just then. The proxy promises not to before 2 s.
 
 Only to 127.0.0.1, bounded in number and time.
 """
@@ -40,6 +42,10 @@ RATE = 120
 
 FRESH, KEPT_GET, KEPT_POST = "new connection", "keep-alive GET", "keep-alive POST"
 CLIENTS = (FRESH, KEPT_GET, KEPT_POST)
+
+# A kept connection is not used any more once it has been idle this long: half of the proxy's
+# keepalive_min_timeout.
+REUSE_S = 1.0
 
 # Connections of each client: enough for every request that can be waiting at the rate above.
 CONNECTIONS = 24
@@ -120,13 +126,15 @@ class Result:
 @dataclass(frozen=True)
 class Way:
     """How requests are sent: to which address, how many per second, with how much work in the
-    application, from which network namespace, for how long at most.
+    application, from which network namespace, on connections that were idle for how long at most,
+    for how long at most.
     """
 
     address: tuple[str, int]
     rate: float
     work_ms: int
     namespace: Path | None
+    reuse_s: float = REUSE_S
     limit_s: float = 900
 
 
@@ -138,11 +146,12 @@ def load(
     work_ms: int = 0,
     namespace: Path | None = None,
     address: tuple[str, int] | None = None,
+    reuse_s: float = REUSE_S,
 ) -> Iterator[Result]:
     """Send while the block runs, and a second before and after it."""
     result = Result()
     stop = threading.Event()
-    way = Way(address or ("127.0.0.1", stack.port), rate, work_ms, namespace)
+    way = Way(address or ("127.0.0.1", stack.port), rate, work_ms, namespace, reuse_s)
     with _executed_ids(stack, result, namespace):
         sender = threading.Thread(target=_send, args=(way, stop, result))
         sender.start()
@@ -203,11 +212,13 @@ def _work(
     sent: list[Sent],
 ) -> None:
     connection = HTTPConnection(*way.address, timeout=TIMEOUT_S)
+    used_at = 0.0
     while (item := todo.get()) is not None:
         id_, method, due_s = item
         replica = revision = failure = ""
         # As every client with a pool does: a connection that the server has closed is not used.
-        if connection.sock and select.select([connection.sock], [], [], 0)[0]:
+        closed = connection.sock and select.select([connection.sock], [], [], 0)[0]
+        if closed or time.monotonic() - used_at > way.reuse_s:
             connection.close()
         try:
             replica, revision = _request(
@@ -216,7 +227,8 @@ def _work(
         except (HTTPException, OSError, ValueError) as error:
             connection.close()
             failure = f"{type(error).__name__}: {error}"
-        took_s = time.monotonic() - began - due_s
+        used_at = time.monotonic()
+        took_s = used_at - began - due_s
         if not failure and took_s > TIMEOUT_S:
             failure = "too late"
         # Appending is atomic.

@@ -33,6 +33,7 @@ from tests.e2e.lab import (
     wait_for_check,
     wait_whole,
 )
+from tests.e2e.oracle import FRESH
 from tests.e2e.rig import Node
 
 pytestmark = pytest.mark.scenario
@@ -371,6 +372,22 @@ def test_100_reloads_in_10_s_lose_nothing(lab: Stack, oracle: Oracle) -> None:
     with oracle(lab) as result:
         assert proxy.exec_run(["sh", "-c", reload]).exit_code == 0
     result.assert_nothing_lost()
+
+
+@pytest.mark.counted
+def test_a_request_on_a_connection_that_was_idle_for_long_may_be_lost_but_is_then_not_executed(
+    lab: Stack, oracle: Oracle
+) -> None:
+    """It meets the closing of its connection, as with every HTTP server."""
+    proxy = lab.containers("proxy")[0]
+    reload = "i=0; while [ $i -lt 40 ]; do kill -HUP 1; sleep 0.3; i=$((i+1)); done"
+    with oracle(lab, rate=15, reuse_s=60) as result:
+        assert proxy.exec_run(["sh", "-c", reload]).exit_code == 0
+    assert [one for one in result.lost if one.client == FRESH] == []
+    assert [one for one in result.lost if result.executed[one.id]] == []
+    # Chance decides how many; more than these would be another fault.
+    assert len(result.lost) <= 5, result.explain(result.lost)
+    result.assert_nothing_twice()
 
 
 def test_a_configuration_that_nginx_refuses_loses_nothing(lab: Stack, oracle: Oracle) -> None:
