@@ -110,7 +110,7 @@ def markdown(
             "## Something may be lost, and is counted",
             "",
             "The control shows that the oracle sees losses. The others are crashes, and a revision",
-            "that answers with errors: the tests say what each of them may cost at most.",
+            "that crashes or answers with errors: the tests say what each may cost at most.",
             "",
             *_table([one for one in scenarios if one.counted]),
             "",
