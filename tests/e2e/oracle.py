@@ -135,7 +135,7 @@ class Way:
     work_ms: int
     namespace: Path | None
     reuse_s: float = REUSE_S
-    limit_s: float = 900
+    limit_s: float = 1800
 
 
 @contextmanager
