@@ -2,7 +2,7 @@
 # Makes a base image from Debian packages, for networks without an image
 # registry. It stands in for the official image: same paths, same contract.
 #
-#   scripts/debian-base.sh python|nginx
+#   scripts/debian-base.sh python|nginx|registry
 #
 #   DEBIAN_MIRROR           Debian archive to use (default: the one of this machine's apt)
 #   DEBIAN_SECURITY_MIRROR  Debian security archive (default: likewise)
@@ -32,7 +32,14 @@ choose_image() {
 		suite=testing
 		packages=nginx,curl,ca-certificates
 		;;
-	*) fail 64 "usage: scripts/debian-base.sh python|nginx" ;;
+	registry)
+		image=stack-base/registry:2
+		variable=REGISTRY_IMAGE
+		official=registry:2
+		suite=trixie
+		packages=docker-registry,ca-certificates
+		;;
+	*) fail 64 "usage: scripts/debian-base.sh python|nginx|registry" ;;
 	esac
 }
 
@@ -113,6 +120,17 @@ write_hook() {
 		ln -sf /dev/stderr "$root/var/log/nginx/error.log"
 		dpkg-query --admindir="$root/var/lib/dpkg" -W -f '${Version}' nginx >"${0%/*}/version"
 	HOOK
+	registry:*) cat >>"$tmp/hook" <<-'HOOK' ;;
+		# As in the official image: Debian's own settings ask for a password file.
+		ln -s docker-registry "$root/usr/bin/registry"
+		mkdir -p "$root/var/lib/registry"
+		cat >"$root/etc/docker/registry/config.yml" <<-'CONFIG'
+			version: 0.1
+			log: {level: warn}
+			storage: {filesystem: {rootdirectory: /var/lib/registry}, delete: {enabled: true}}
+			http: {addr: ":5000"}
+		CONFIG
+	HOOK
 	esac
 	# What only the build needed, or names this machine, stays out of the image.
 	cat >>"$tmp/hook" <<-'HOOK'
@@ -157,6 +175,8 @@ import_image() {
 	case "$official" in
 	python:*) changes+=(--change "ENV LANG=C.UTF-8" --change 'CMD ["python3"]') ;;
 	nginx:*) changes+=(--change "STOPSIGNAL SIGQUIT" --change 'CMD ["nginx", "-g", "daemon off;"]') ;;
+	registry:*) changes+=(--change 'ENTRYPOINT ["registry"]' --change "EXPOSE 5000"
+		--change 'CMD ["serve", "/etc/docker/registry/config.yml"]') ;;
 	esac
 	docker import "${changes[@]}" "$tmp/root.tar" "$image" >"$tmp/log" 2>&1 || {
 		cat "$tmp/log" >&2

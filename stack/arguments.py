@@ -1,5 +1,6 @@
 """What verbs are given, checked against the Compose file."""
 
+import re
 from collections.abc import Sequence
 
 import click
@@ -38,6 +39,23 @@ drain_timeout = click.option(
     help="Wait this long for requests in flight on a replica that goes (default: its "
     "stop_grace_period). Then it gets SIGTERM.",
 )
+
+
+def check_registry(name: str) -> None:
+    """Raise UsageError unless this is where a registry is, as image names say it.
+
+    >>> check_registry("registry.local:5000/team")
+    """
+    part = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
+    host = name.partition("/")[0]
+    # By these Docker tells a registry from a user of the public one.
+    is_host = host == "localhost" or "." in host or ":" in host
+    port = host.partition(":")[2]
+    fits = re.fullmatch(rf"{part}(:[0-9]{{1,5}})?(/{part})*", name)
+    if not is_host or not fits or int(port or 1) not in range(1, 65536):
+        raise UsageError(
+            f"{name!r} is no registry: say HOST:PORT, HOST.DOMAIN or either with /PATH, without https://"
+        )
 
 
 def counts(

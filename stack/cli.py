@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stack import __version__, arguments, runner, signals
+from stack import __version__, arguments, engines, runner, signals
 from stack.arguments import Counts, drain_timeout
 from stack.errors import EngineUnavailable, StackError, UsageError
 
 # `ps` should not take much longer than `docker compose ps`, and most of that is importing. What
 # it does not need is imported where it is used.
 if TYPE_CHECKING:
-    from stack.engines.compose import ComposeEngine
+    from stack.engines import Engine
     from stack.plan import Plan
 
 WATCH_S = 1.0
@@ -28,7 +28,7 @@ WATCH_S = 1.0
 class Options:
     """What stands before the verb."""
 
-    engine: "ComposeEngine"
+    engine: "Engine"
     explain: bool
     debug: bool
     lock_wait_s: float
@@ -37,6 +37,21 @@ class Options:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "-p", "--project", metavar="NAME", help="Project name, instead of the Compose file's."
+)
+@click.option(
+    "--engine",
+    type=click.Choice(engines.NAMES),
+    default=engines.COMPOSE,
+    envvar="STACK_ENGINE",
+    show_envvar=True,
+    help="What runs the stack: Compose on one machine, or Swarm on several.",
+)
+@click.option(
+    "--registry",
+    metavar="HOST:PORT",
+    envvar="STACK_REGISTRY",
+    show_envvar=True,
+    help="Where images are pushed, for the nodes of a Swarm to pull.",
 )
 @click.option("--explain", is_flag=True, help="Print the plan as native commands; change nothing.")
 @click.option("--debug", is_flag=True, help="Show what commands print, and tracebacks.")
@@ -50,7 +65,13 @@ class Options:
 @click.version_option(__version__, prog_name="stack")
 @click.pass_context
 def cli(
-    context: click.Context, project: str | None, explain: bool, debug: bool, lock_wait: float
+    context: click.Context,
+    project: str | None,
+    engine: str,
+    registry: str | None,
+    explain: bool,
+    debug: bool,
+    lock_wait: float,
 ) -> None:
     """Run a Compose stack, and change it without losing a request."""
     if project is not None and not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", project):
@@ -58,14 +79,15 @@ def cli(
             f"{project!r} is no project name: those have lowercase letters, digits, - and _, and "
             "begin with a letter or digit"
         )
+    if registry is not None:
+        arguments.check_registry(registry)
     # The connection to the engine is made while Python imports the rest. Where it cannot be, the
     # first who needs it says so: help needs none.
     begun = None
     with suppress(EngineUnavailable):
         begun = runner.dial_engine()
-    from stack.engines.compose import ComposeEngine
-
-    context.obj = Options(ComposeEngine(project, begun), explain, debug, lock_wait)
+    made = engines.make(engine, project, begun, registry)
+    context.obj = Options(made, explain, debug, lock_wait)
 
 
 @cli.command()
@@ -85,11 +107,9 @@ def up(
     given.
     """
     wanted = arguments.counts(counts, options.engine.file.services, zero_allowed=False)
-    from stack.engines import compose_verbs as verbs
-
-    _change(options, lambda: verbs.up(options.engine, wanted, drain_timeout, build=not no_build))
+    _change(options, lambda: options.engine.verbs.up(wanted, drain_timeout, build=not no_build))
     if not options.explain:
-        click.echo(options.engine.url() or "up (no port is published)")
+        click.echo("\n".join(options.engine.urls()) or "up (no port is published)")
 
 
 @cli.command()
@@ -102,9 +122,7 @@ def scale(
 ) -> None:
     """Change the number of replicas: new ones get traffic once ready, old ones are drained."""
     wanted = arguments.counts(counts, options.engine.file.services, zero_allowed=force)
-    from stack.engines import compose_verbs as verbs
-
-    _change(options, lambda: verbs.scale(options.engine, wanted, drain_timeout))
+    _change(options, lambda: options.engine.verbs.scale(wanted, drain_timeout))
 
 
 @cli.command()
@@ -133,14 +151,10 @@ def rollout(
     names = [one.name for one in services if not one.is_proxy]
     if not all_:
         names = [arguments.the_routed(service, services, must=bool(image)).name]
-    from stack.engines import compose_verbs as verbs
-
     if image:
-        _change(
-            options, lambda: verbs.rollout_image(options.engine, names[0], image, drain_timeout)
-        )
+        _change(options, lambda: options.engine.verbs.rollout_image(names[0], image, drain_timeout))
     else:
-        _change(options, lambda: verbs.rollout(options.engine, names, drain_timeout, again=build))
+        _change(options, lambda: options.engine.verbs.rollout(names, drain_timeout, again=build))
 
 
 @cli.command()
@@ -159,9 +173,7 @@ def rollback(
     if service and revision is None and service not in {one.name for one in services}:
         service, revision = None, service
     name = arguments.the_routed(service, services, must=True).name
-    from stack.engines import compose_verbs as verbs
-
-    _change(options, lambda: verbs.rollback(options.engine, name, revision, drain_timeout))
+    _change(options, lambda: options.engine.verbs.rollback(name, revision, drain_timeout))
 
 
 @cli.command()
@@ -171,9 +183,7 @@ def rollback(
 def restart(options: Options, service: str, drain_timeout: int | None) -> None:
     """Replace a service's replicas by new ones of the same revision, one after the other."""
     name = arguments.known(service, options.engine.file.services).name
-    from stack.engines import compose_verbs as verbs
-
-    _change(options, lambda: verbs.restart(options.engine, name, drain_timeout))
+    _change(options, lambda: options.engine.verbs.restart(name, drain_timeout))
 
 
 @cli.command()
@@ -185,12 +195,11 @@ def revisions(options: Options, service: str | None, as_json: bool) -> None:
     if service:
         arguments.known(service, options.engine.file.services)
     from stack import show
-    from stack.engines import compose_verbs as verbs
 
     if options.explain:
-        _explain(verbs.revisions_commands(options.engine))
+        _explain(options.engine.verbs.revisions_commands())
         return
-    records = show.revisions(verbs.revisions(options.engine), service)
+    records = show.revisions(options.engine.verbs.revisions(), service)
     if as_json:
         click.echo(json.dumps(records, indent=2))
     else:
@@ -198,13 +207,22 @@ def revisions(options: Options, service: str | None, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("services", nargs=-1, metavar="[SERVICE]...")
+@click.pass_obj
+def push(options: Options, services: tuple[str, ...]) -> None:
+    """Push images to the registry, as their sources are now. Builds what is not built yet."""
+    there = options.engine.file.services
+    names = [arguments.known(name, there).name for name in services]
+    names = names or [one.name for one in there]
+    _change(options, lambda: options.engine.verbs.push(names))
+
+
+@cli.command()
 @click.option("--volumes", is_flag=True, help="Also remove the volumes that hold data.")
 @click.pass_obj
 def down(options: Options, volumes: bool) -> None:
     """Stop and remove containers and networks."""
-    from stack.engines import compose_verbs as verbs
-
-    _change(options, lambda: verbs.down(options.engine, with_volumes=volumes))
+    _change(options, lambda: options.engine.verbs.down(with_volumes=volumes))
 
 
 @cli.command()
@@ -216,9 +234,7 @@ def down(options: Options, volumes: bool) -> None:
 def ps(options: Options, as_json: bool, watch: bool) -> None:
     """Show every replica: revision, state, whether it gets traffic."""
     if options.explain:
-        from stack.engines import compose_verbs as verbs
-
-        _explain(verbs.ps_commands(options.engine))
+        _explain(options.engine.verbs.ps_commands())
         return
     while True:
         text = _ps(options.engine, as_json=as_json)
@@ -233,15 +249,21 @@ def ps(options: Options, as_json: bool, watch: bool) -> None:
 @cli.command()
 @click.argument("service", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on printing what comes.")
+@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="The last N lines of each.")
+@click.option("--since", metavar="TIME", help="From then on: 10m, or 2026-01-31T12:00:00.")
 @click.pass_obj
-def logs(options: Options, service: str | None, follow: bool) -> None:
+def logs(
+    options: Options, service: str | None, follow: bool, tail: int | None, since: str | None
+) -> None:
     """Print what the containers wrote, of one service or of all."""
-    from stack.engines import compose_verbs as verbs
     from stack.plan import Plan
 
     if service:
         arguments.known(service, options.engine.file.services)
-    command = verbs.logs_command(options.engine, service, follow=follow)
+    words = ["--follow"] if follow else []
+    words += [] if tail is None else ["--tail", str(tail)]
+    words += ["--since", since] if since else []
+    command = options.engine.verbs.logs_command(service, words)
     if options.explain:
         _explain(Plan((command,)))
         return
@@ -259,7 +281,8 @@ def doctor_(options: Options) -> None:
     from stack.plan import Plan
 
     if options.explain:
-        _explain(Plan(tuple(doctor.COMMANDS)))
+        own = (check.command for check in options.engine.checks())
+        _explain(Plan((*doctor.COMMANDS, *own)))
         return
     findings = doctor.examine(options.engine)
     click.echo(doctor.report(findings))
@@ -277,7 +300,7 @@ def _change(options: Options, make_plan: Callable[[], "Plan"]) -> None:
     if options.explain:
         _explain(make_plan())
         return
-    path = lock.lock_path(engine.project, engine.api.info()["ID"])
+    path = lock.lock_path(engine.project, engine.id)
     with lock.held(path, verb=lock.described(sys.argv[1:]), wait_s=options.lock_wait_s):
         plan = make_plan()
         for note in plan.notes:
@@ -294,12 +317,12 @@ def _explain(plan: "Plan") -> None:
         click.echo(line)
 
 
-def _ps(engine: "ComposeEngine", *, as_json: bool) -> str:
+def _ps(engine: "Engine", *, as_json: bool) -> str:
     from stack import show
     from stack.main import with_program
 
     snapshot = engine.observe()
-    records = show.rows(snapshot, engine.api.memory_bytes(snapshot.replicas))
+    records = show.rows(snapshot, engine.memory_bytes(snapshot.replicas))
     if as_json:
         return json.dumps(records, indent=2)
     if not records:

@@ -25,6 +25,11 @@ from stack.model import (
 
 PORT_LABEL = "stack.route.port"
 PROXY_LABEL = "stack.proxy"
+# On volumes: what they hold is of no value.
+DISPOSABLE_LABEL = "stack.disposable"
+
+# What depends_on says of a service that has to do its work and end.
+COMPLETED = "service_completed_successfully"
 
 # Compose's defaults for a health check, from its specification.
 INTERVAL_S, TIMEOUT_S, RETRIES = 30.0, 30.0, 3
@@ -54,6 +59,18 @@ def load(compose: Sequence[str], env: Mapping[str, str]) -> ComposeFile:
     hashing = _config(compose, env, "--hash", "*")
     document = json.loads(_result(reading))
     hashes = dict(line.split() for line in _result(hashing).splitlines())
+    return described(document, hashes)
+
+
+def document(compose: Sequence[str], env: Mapping[str, str], *, text: str = "") -> dict[str, Any]:
+    """All that the Compose file says, as Compose resolves it; `text` in its place. Raises as `load`
+    does.
+    """
+    return dict(json.loads(_result(_config(compose, env, "--format", "json", text=text))))
+
+
+def described(document: Mapping[str, Any], hashes: Mapping[str, str]) -> ComposeFile:
+    """What a resolved Compose file says; `hashes` are Compose's own of its services."""
     services = document.get("services") or {}
     return ComposeFile(
         project=document["name"],
@@ -118,8 +135,11 @@ def seconds(duration: str) -> float:
     return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
 
 
-def _config(compose: Sequence[str], env: Mapping[str, str], *options: str) -> runner.Reading:
-    return runner.Reading((*compose, "config", *options), env=env)
+def _config(
+    compose: Sequence[str], env: Mapping[str, str], *options: str, text: str = ""
+) -> runner.Reading:
+    words = ("--file", "-") if text else ()
+    return runner.Reading((*compose, *words, "config", *options), env=env, text_in=text)
 
 
 def _result(reading: runner.Reading) -> str:

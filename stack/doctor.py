@@ -3,14 +3,12 @@
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from stack import bases, lock, runner, show
-from stack.engines import compose_reads
-from stack.engines.compose import ComposeEngine
+from stack.engines import Engine, Finding, sources
 from stack.errors import StackError
 from stack.plan import Command
 from stack.reconcile import BROKEN
@@ -19,6 +17,9 @@ from stack.reconcile import BROKEN
 ENGINE_AT_LEAST = (25, 0)
 COMPOSE_AT_LEAST = (2, 20)
 DISK_GIB_AT_LEAST = 2
+
+# No engine, not permitted, no Compose file: the other checks would only say so again.
+NOTHING_GOES = (69, 77, 78)
 
 COMMANDS = (
     Command(("docker", "info"), "does an engine answer, and which"),
@@ -31,22 +32,14 @@ COMMANDS = (
 )
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One check: `exit_code` 0 means it is well, otherwise `advice` says what to do."""
-
-    check: str
-    found: str
-    exit_code: int = 0
-    advice: str = ""
-
-
-def examine(engine: ComposeEngine) -> list[Finding]:
+def examine(engine: Engine) -> list[Finding]:
     """Run all checks that can be run: without an engine those that need one are left out."""
     findings = [*_try("engine", lambda: _engine(engine)), *_try("compose", _compose)]
     findings += _try("buildx", _buildx)
     findings += _try("compose file", lambda: _file(engine))
-    if any(finding.exit_code for finding in findings):
+    for check in engine.checks():
+        findings += _try(check.name, check.run)
+    if any(finding.exit_code in NOTHING_GOES for finding in findings):
         return findings
     for variable, reference in bases.references(engine.file.services).items():
         findings += _try(f"base {variable}", lambda v=variable, r=reference: _base(engine, v, r))  # type: ignore[misc]
@@ -84,7 +77,7 @@ def _try(check: str, run: Callable[[], Iterator[Finding]]) -> list[Finding]:
         return [Finding(check, str(error).splitlines()[0], error.exit_code)]
 
 
-def _engine(engine: ComposeEngine) -> Iterator[Finding]:
+def _engine(engine: Engine) -> Iterator[Finding]:
     info = engine.api.info()
     version = info["ServerVersion"]
     found = f"{version} on {info['OperatingSystem']}, {info['Architecture']}"
@@ -107,17 +100,17 @@ def _buildx() -> Iterator[Finding]:
     yield Finding("buildx", runner.read(("docker", "buildx", "version")).split()[1])
 
 
-def _file(engine: ComposeEngine) -> Iterator[Finding]:
+def _file(engine: Engine) -> Iterator[Finding]:
     services = ", ".join(service.name for service in engine.file.services)
     yield Finding("compose file", f"project {engine.project}: {services}")
 
 
-def _base(engine: ComposeEngine, variable: str, reference: str) -> Iterator[Finding]:
-    base = compose_reads.base(engine, variable, reference)
+def _base(engine: Engine, variable: str, reference: str) -> Iterator[Finding]:
+    base = sources.base(engine.api, variable, reference)
     yield Finding(f"base {variable}", f"{base.reference}: {base.reason}")
 
 
-def _ports(engine: ComposeEngine) -> Iterator[Finding]:
+def _ports(engine: Engine) -> Iterator[Finding]:
     conflicts = engine.ports_in_use()
     for conflict in conflicts:
         found, _, advice = conflict.partition(". ")
@@ -127,7 +120,7 @@ def _ports(engine: ComposeEngine) -> Iterator[Finding]:
         yield Finding("port", f"{', '.join(published) or 'none'}: free, or this stack's")
 
 
-def _disk(engine: ComposeEngine) -> Iterator[Finding]:
+def _disk(engine: Engine) -> Iterator[Finding]:
     root = Path(engine.api.info()["DockerRootDir"])
     if not root.is_dir():
         yield Finding("disk", "the engine is on another machine")
@@ -140,12 +133,12 @@ def _disk(engine: ComposeEngine) -> Iterator[Finding]:
         yield Finding("disk", found, 1, "make room: docker system prune")
 
 
-def _lock(engine: ComposeEngine) -> Iterator[Finding]:
-    who = lock.holder(lock.lock_path(engine.project, engine.api.info()["ID"]))
+def _lock(engine: Engine) -> Iterator[Finding]:
+    who = lock.holder(lock.lock_path(engine.project, engine.id))
     yield Finding("lock", f"held by {who}" if who else "free")
 
 
-def _routing(engine: ComposeEngine) -> Iterator[Finding]:
+def _routing(engine: Engine) -> Iterator[Finding]:
     snapshot = engine.observe()
     lines = show.drift(snapshot)
     lines += [f"{one.name} is {one.state}" for one in snapshot.replicas if one.state in BROKEN]

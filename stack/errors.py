@@ -52,7 +52,8 @@ class CommandFailed(StackError):
     """A command of a plan ended with an exit code other than 0."""
 
     def __init__(self, command: str, exit_code: int, output: str) -> None:
-        super().__init__(f"exit code {exit_code}: {command}")
+        # One that reads a text, a whole file, has it in the lines below.
+        super().__init__(f"exit code {exit_code}: {command.splitlines()[0]}")
         self.output = output
         # Any other command may mean something else by this number.
         if exit_code == ConfigurationError.exit_code and " proxy " in command:

@@ -5,13 +5,32 @@ import time
 from collections.abc import Callable, Sequence
 
 from stack import runner, signals, verdict
-from stack.errors import CommandFailed, Interrupted, ReplicaFailed, StackError
+from stack.errors import (
+    CommandFailed,
+    EngineUnavailable,
+    Interrupted,
+    ReplicaFailed,
+    StackError,
+)
 from stack.model import Replica, Snapshot
-from stack.plan import Command, Make, Plan, Route, Run, Step, Stop, WaitReady, Watch
+from stack.plan import (
+    LOG_LINES,
+    Await,
+    Command,
+    Make,
+    Plan,
+    Route,
+    Run,
+    Step,
+    Stop,
+    WaitReady,
+    Watch,
+)
 from stack.progress import Progress
 
 POLL_S = 0.2
-LOG_LINES = 15
+# How long an orchestrator may be away while it is waited for.
+AWAY_S = 30.0
 # How far back the proxy's log is read, to learn how the old replicas have answered.
 LOOK_BACK_S = 10
 
@@ -58,6 +77,8 @@ class _Run:
                     self._step(step)
             except Interrupted as error:
                 now = "" if error.in_a_hurry else _summary(self._observe())
+                if isinstance(step, Await):
+                    now = f"The orchestrator goes on by itself. {now}"
                 raise _interrupted(error, number, total, now) from None
             except CommandFailed as error:
                 if isinstance(step, Make | Run):
@@ -78,6 +99,8 @@ class _Run:
             self._wait(step)
         elif isinstance(step, Watch):
             self._watch(step)
+        elif isinstance(step, Await):
+            self._await(step)
         else:
             snapshot = self._observe() if not isinstance(step, Command) else Snapshot("")
             for command in step.commands(snapshot):
@@ -149,6 +172,31 @@ class _Run:
             signals.check()
             time.sleep(POLL_S)
 
+    def _await(self, step: Await) -> None:
+        """Wait for the orchestrator, with a deadline, and no longer once waiting is useless."""
+        deadline = time.monotonic() + step.timeout_s
+        snapshot, seen_at, held_at = Snapshot(""), time.monotonic(), None
+        try:
+            while True:
+                now = time.monotonic()
+                try:
+                    snapshot, seen_at = self._observe(), now
+                except EngineUnavailable:
+                    # Managers that choose a new leader do not answer meanwhile.
+                    if now - seen_at > AWAY_S:
+                        raise
+                else:
+                    held_at = (held_at or now) if step.holds(snapshot) else None
+                    if held_at and now - held_at >= step.steady_s:
+                        return
+                if now >= deadline:
+                    raise step.late(snapshot)
+                signals.check()
+                time.sleep(POLL_S)
+        except ReplicaFailed as error:
+            said = "".join(_said(step.log(one)) for one in error.replicas[:1])
+            raise ReplicaFailed(error.service, error.what, said, error.replicas) from None
+
     def _check(self, service: str, replicas: tuple[Replica, ...]) -> None:
         """Raise ReplicaFailed if one of these is not well."""
         for replica in replicas:
@@ -182,6 +230,14 @@ def _evidence(replica: Replica) -> str:
     health = str(checks[-1].get("Output", "")).strip()
     failing = health and checks[-1].get("ExitCode")
     return said + (f"\nIts health check says:\n{_indented(health)}" if failing else "")
+
+
+def _said(argv: tuple[str, ...]) -> str:
+    try:
+        text = runner.read(("sh", "-c", 'exec "$@" 2>&1', "sh", *argv))
+    except StackError:
+        return ""
+    return f"\nThe last that it wrote:\n{_indented(text)}" if text.strip() else ""
 
 
 def _failed(error: CommandFailed, number: int, total: int) -> StackError:

@@ -1,5 +1,6 @@
 """The program: runs the command line, and turns every error into one message and an exit code."""
 
+import itertools
 import os
 import re
 import signal
@@ -44,9 +45,21 @@ def main() -> None:
 
 
 def _flags_first(arguments: list[str]) -> list[str]:
-    """Let --explain and --debug stand after the verb too, where most people type them."""
-    flags = [word for word in arguments if word in ("--explain", "--debug")]
-    return flags + [word for word in arguments if word not in flags]
+    """Let what is for every verb stand after the verb too, where most people type it.
+
+    >>> _flags_first(["push", "web", "--registry", "localhost:5000", "--explain"])
+    ['--registry', 'localhost:5000', '--explain', 'push', 'web']
+    """
+    flags, rest = [], []
+    words = iter(arguments)
+    for word in words:
+        if word in ("--explain", "--debug") or word.startswith(("--engine=", "--registry=")):
+            flags.append(word)
+        elif word in ("--engine", "--registry"):
+            flags += [word, *itertools.islice(words, 1)]
+        else:
+            rest.append(word)
+    return flags + rest
 
 
 def _program() -> str:
@@ -54,9 +67,13 @@ def _program() -> str:
 
 
 def with_program(message: str) -> str:
-    """What a message tells to type, with this run's program and project."""
-    given = re.search(r" (?:-p ?|--project[= ])(\S+)", " " + " ".join(sys.argv[1:]))
-    name = _program() + (f" -p {given[1]}" if given else "")
+    """What a message tells to type, with this run's program, project and engine."""
+    given = " " + " ".join(sys.argv[1:])
+    project = re.search(r" (?:-p ?|--project[= ])(\S+)", given)
+    engine = re.search(r" --engine[= ](\S+)", given)
+    name = _program() + (f" -p {project[1]}" if project else "")
+    if engine and "python -m stack --engine" not in message:
+        name += f" --engine {engine[1]}"
     return message.replace("python -m stack", name)
 
 

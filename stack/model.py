@@ -105,7 +105,8 @@ class Service:
 class Replica:
     """A container of a service. Times are Unix seconds; `exit_code` counts when it has exited.
 
-    `draining`: the last change took it out of the proxy's target list, and it runs on.
+    `draining`: the last change took it out of the proxy's target list, and it runs on. `node`: the
+    machine that it is on, and `reason`: why it does not run, where an orchestrator says so.
     """
 
     id: str
@@ -125,6 +126,8 @@ class Replica:
     port: int | None = None
     is_proxy: bool = False
     draining: bool = False
+    node: str = ""
+    reason: str = ""
 
     @property
     def is_ready(self) -> bool:
@@ -187,12 +190,29 @@ class TargetList:
 
 
 @dataclass(frozen=True)
+class Update:
+    """What an orchestrator that changes a service by itself says of it.
+
+    `state` and `message` are about its last change of replicas, in its own words, and `began` when
+    that was; all are empty where it made none. `wanted` replicas of `config_hash` are its goal, or
+    as many as it thinks fit where that is None. `failures`: those that have failed, newest first.
+    """
+
+    state: str = ""
+    message: str = ""
+    began: str = ""
+    wanted: int | None = None
+    config_hash: str = ""
+    failures: tuple[Replica, ...] = ()
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """Everything that is known of a project at one moment.
 
     `services` and `revisions` (by service, newest first) are empty where only what runs was asked
     for. `routing` maps "service:port" to its list; `proxy_config` is the digest of the
-    configuration that the proxy runs.
+    configuration that the proxy runs. `updates` is by service, empty under Compose.
     """
 
     project: str
@@ -201,6 +221,7 @@ class Snapshot:
     routing: Mapping[str, TargetList] = field(default_factory=dict)
     proxy_config: str | None = None
     revisions: Mapping[str, tuple[Revision, ...]] = field(default_factory=dict)
+    updates: Mapping[str, Update] = field(default_factory=dict)
 
     def of(self, service: str) -> tuple[Replica, ...]:
         """The replicas of `service`, lowest number first."""
@@ -229,7 +250,9 @@ class Snapshot:
         if routes is None:
             return False
         if routes.by_dns:
-            return replica.is_live and replica.state not in (RESTARTING, STARTING)
+            return replica.is_live and not (
+                replica.draining or replica.state in (RESTARTING, STARTING)
+            )
         return any(
             target.address == f"{address}:{replica.port}"
             for target in routes.targets

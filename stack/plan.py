@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from stack.errors import ReplicaFailed, StackError
 from stack.model import PROJECT_LABEL, SERVICE_LABEL, Hook, Replica, Service, Snapshot
 
+# How much of a log goes into a report.
+LOG_LINES = 15
+
 # Commands, each of which reads what the one before it prints.
 Pipeline = tuple[tuple[str, ...], ...]
 
@@ -32,7 +35,8 @@ Env = tuple[tuple[str, str | Output], ...]
 @dataclass(frozen=True)
 class Command:
     """A native command. `env` is added to the environment, `feed` are commands whose output it
-    reads, `timeout_s` bounds it, `speaks` means that what it prints is for the user.
+    reads, and `text_in` a text that it reads; `timeout_s` bounds it, `speaks` means that what it
+    prints is for the user.
 
     `interruptible`: it can be stopped at any moment, and nothing is half done. `may_fail`: then
     that is said, and the run goes on.
@@ -42,6 +46,7 @@ class Command:
     why: str
     env: Env = ()
     feed: Pipeline = ()
+    text_in: str = ""
     timeout_s: float = 600
     speaks: bool = False
     interruptible: bool = False
@@ -53,7 +58,8 @@ class Command:
             for name, value in self.env
         ]
         words.append(shlex.join(self.argv))
-        return (f"{_piped(self.feed)} | " if self.feed else "") + " ".join(words)
+        text = (f"{_piped(self.feed)} | " if self.feed else "") + " ".join(words)
+        return f"{text} <<'EOF'\n{self.text_in}EOF" if self.text_in else text
 
     def commands(self, _snapshot: Snapshot) -> tuple["Command", ...]:
         return (self,)
@@ -70,7 +76,7 @@ class Source:
     feed: Pipeline = ()
 
     def command(self, *words: str, why: str, timeout_s: float = 600) -> Command:
-        return Command((*self.compose, *words), why, self.env, self.feed, timeout_s)
+        return Command((*self.compose, *words), why, self.env, self.feed, timeout_s=timeout_s)
 
 
 @dataclass(frozen=True)
@@ -267,7 +273,29 @@ class Stop:
         )
 
 
-Step = Command | Make | Run | WaitReady | Watch | Route | Stop
+@dataclass(frozen=True)
+class Await:
+    """Wait until the orchestrator has done what it was told.
+
+    `holds` says whether it has, and raises ReplicaFailed once it never will. `late` says how far it
+    is. It has to hold for `steady_s`: right after a command all may still be as it was before.
+    `shell` waits for the same by hand; `log` prints the last lines of a replica, by its id.
+    """
+
+    service: str
+    holds: Callable[[Snapshot], bool]
+    late: Callable[[Snapshot], ReplicaFailed]
+    shell: str
+    timeout_s: float
+    why: str
+    log: Callable[[str], tuple[str, ...]]
+    steady_s: float = 1.0
+
+    def text(self) -> str:
+        return self.shell
+
+
+Step = Command | Make | Run | WaitReady | Watch | Route | Stop | Await
 Steps = list[Step]
 
 

@@ -27,7 +27,7 @@ class Progress:
         took = f"{time.monotonic() - started:.1f} s"
         if self._live:
             _say(f"{head}  {took}")
-            _say(f"      {step.text()}", dim=True)
+            _say(f"      {_first_line(step)}", dim=True)
         else:
             _say(f"      done in {took}")
 
@@ -39,7 +39,7 @@ class Progress:
     @contextlib.contextmanager
     def _while_running(self, head: str, step: Step) -> Iterator[None]:
         if not self._live:
-            _say(f"{head}\n      {step.text()}")
+            _say(f"{head}\n      {_first_line(step)}")
             yield
             return
         # Only here: importing it takes as long as a whole `ps`.
@@ -48,6 +48,11 @@ class Progress:
 
         with Console(stderr=True).status(escape(head)):
             yield
+
+
+def _first_line(step: Step) -> str:
+    first, more, _ = step.text().partition("\n")
+    return f"{first} ..." if more else first
 
 
 def _say(text: str, *, dim: bool = False) -> None:

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
 from stack.errors import CommandFailed, EngineUnavailable
 
@@ -24,7 +24,7 @@ def run(command: "Command", *, stream: bool = False) -> str:
     feeders = _feeders(command.feed)
     process = subprocess.Popen(
         command.argv,
-        stdin=feeders[-1].stdout if feeders else subprocess.DEVNULL,
+        stdin=_stdin(command, feeders),
         stdout=None if stream else subprocess.PIPE,
         stderr=None if stream else subprocess.STDOUT,
         env={**os.environ, **{name: _value(value) for name, value in command.env}},
@@ -39,7 +39,7 @@ def run(command: "Command", *, stream: bool = False) -> str:
         if feeder.stdout:
             feeder.stdout.close()
     try:
-        output, _ = process.communicate(timeout=command.timeout_s)
+        output, _ = process.communicate(command.text_in or None, timeout=command.timeout_s)
     except subprocess.TimeoutExpired:
         output = _end(process)
         raise CommandFailed(
@@ -66,12 +66,15 @@ class Reading:
     Raises EngineUnavailable where the command does not exist.
     """
 
-    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, argv: Sequence[str], *, env: Mapping[str, str] | None = None, text_in: str = ""
+    ) -> None:
         self._argv = argv
+        self._text_in = text_in
         try:
             self._process = subprocess.Popen(
                 argv,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if text_in else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env={**os.environ, **(env or {})},
@@ -88,7 +91,7 @@ class Reading:
         Raises CommandFailed with its standard error, EngineUnavailable if it takes too long.
         """
         try:
-            output, errors = self._process.communicate(timeout=timeout_s)
+            output, errors = self._process.communicate(self._text_in or None, timeout=timeout_s)
         except subprocess.TimeoutExpired:
             _end(self._process)
             raise EngineUnavailable(
@@ -146,6 +149,12 @@ def become(argv: Sequence[str]) -> NoReturn:
     # Python ignores SIGPIPE, and that would be inherited: `stack logs | head` would never end.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.execvp(argv[0], list(argv))
+
+
+def _stdin(command: "Command", feeders: Sequence[subprocess.Popen[bytes]]) -> IO[bytes] | int:
+    if feeders and feeders[-1].stdout:
+        return feeders[-1].stdout
+    return subprocess.PIPE if command.text_in else subprocess.DEVNULL
 
 
 def _feeders(pipeline: "Pipeline") -> list[subprocess.Popen[bytes]]:

@@ -8,12 +8,12 @@ from typing import Any
 from stack.model import Replica, Snapshot
 
 REVISION_COLUMNS = ("SERVICE", "REVISION", "REPLICAS", "AGE", "PREVIOUS")
-COLUMNS = ("NAME", "REVISION", "STATE", "ROUTED", "RESTARTS", "AGE", "MEMORY", "ADDRESS")
+COLUMNS = ("NAME", "REVISION", "STATE", "ROUTED", "RESTARTS", "AGE", "MEMORY", "ADDRESS", "NODE")
 
 
 def rows(snapshot: Snapshot, memory: Mapping[str, int]) -> list[dict[str, Any]]:
     """One dictionary a replica, as `ps --json` prints it. Sizes in bytes, times in seconds;
-    `routed` is null for services that the proxy does not route to.
+    `routed` is null for services that the proxy does not route to, `node` where there is only one.
     """
     now = time.time()
     return [
@@ -27,6 +27,7 @@ def rows(snapshot: Snapshot, memory: Mapping[str, int]) -> list[dict[str, Any]]:
             "age_s": round(now - replica.created_at),
             "memory_bytes": memory.get(replica.id),
             "address": _address(replica),
+            "node": replica.node or None,
         }
         for replica in sorted(snapshot.replicas, key=lambda r: (r.is_proxy, r.service, r.number))
     ]
@@ -36,6 +37,11 @@ def drift(snapshot: Snapshot) -> list[str]:
     """Where the target lists and the replicas disagree, a sentence each."""
     targets = {f"{r.service}:{r.port}" for r in snapshot.replicas if r.port and r.is_live}
     found = [
+        f"{r.name} does not run: {r.reason}" for r in snapshot.replicas if r.reason and r.is_live
+    ]
+    if targets and snapshot.updates and not any(r.is_proxy for r in snapshot.replicas):
+        found.append("no proxy runs, so nobody is served")
+    found += [
         f"{target}: no upstream of the proxy includes targets/{target}"
         for target in sorted(targets - snapshot.routing.keys())
         if snapshot.proxy and snapshot.proxy.is_live
@@ -107,7 +113,9 @@ def revisions_table(records: Sequence[Mapping[str, Any]]) -> str:
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
     """The rows for people."""
-    return _table([COLUMNS, *(_cells(record) for record in records)])
+    several = any(record["node"] for record in records)
+    lines = [COLUMNS, *(_cells(record) for record in records)]
+    return _table(lines if several else [line[:-1] for line in lines])
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:
@@ -129,6 +137,7 @@ def _cells(record: Mapping[str, Any]) -> tuple[str, ...]:
         _age(record["age_s"]),
         "-" if memory is None else f"{memory / 2**20:.1f} MiB",
         record["address"] or "-",
+        record["node"] or "-",
     )
 
 

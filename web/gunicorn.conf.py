@@ -1,6 +1,8 @@
 """gunicorn's settings. Each figure belongs to a pair: see docs/app-contract.md, "Timeouts nest"."""
 
 import os
+import time
+from typing import Any
 
 bind = "0.0.0.0:8000"
 
@@ -22,6 +24,22 @@ graceful_timeout = 25
 # control socket, which would otherwise be made under the home directory.
 worker_tmp_dir = "/dev/shm"  # noqa: S108 - a tmpfs of this container alone
 control_socket_disable = True
+
+# An orchestrator may still send requests for a moment after SIGTERM: Swarm does.
+stop_delay_s = float(os.environ.get("STOP_DELAY", "0"))
+
+
+def when_ready(server: Any) -> None:
+    """Serve on for STOP_DELAY seconds after SIGTERM, and stop then."""
+    stop = server.handle_term
+
+    def stop_later() -> None:
+        # The worker process goes on meanwhile.
+        time.sleep(stop_delay_s)
+        stop()
+
+    server.handle_term = stop_later
+
 
 # No max_requests: a worker that restarts by itself closes connections that nginx holds open.
 

@@ -9,15 +9,8 @@ from stack.engines.compose_proxy import (
     proxy_serves,
     wait_for_proxy,
 )
-from stack.engines.compose_steps import (
-    Wanted,
-    forget,
-    keep_previous,
-    old_revision,
-    prune,
-    restore_previous,
-    source_of,
-)
+from stack.engines.compose_steps import old_revision, source_of
+from stack.engines.images import Wanted, forget, keep_previous, prune, restore_previous
 from stack.errors import StackError
 from stack.model import Service, Snapshot
 from stack.plan import Plan, Source, Step, Steps, Stop

@@ -17,16 +17,8 @@ from stack.engines.compose_proxy import (
     proxy_name,
     restart_proxy,
 )
-from stack.engines.compose_steps import (
-    Wanted,
-    build,
-    in_order,
-    keep_previous,
-    old_revision,
-    renew_plain,
-    revision_env,
-    source_of,
-)
+from stack.engines.compose_steps import in_order, old_revision, renew_plain, source_of
+from stack.engines.images import Wanted, build, keep_previous, revision_env
 from stack.model import Replica, Service, Snapshot
 from stack.plan import Command, Plan, Source, Steps
 from stack.reconcile import (

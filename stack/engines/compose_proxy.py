@@ -75,7 +75,7 @@ def renew_proxy(snapshot: Snapshot, config: str | None, compose: Sequence[str], 
     # It starts with the configuration that its image was built with.
     built_with = service.revision.partition("-")[2]
     configure = _configure(service, proxy_name(snapshot), built_with, config)
-    return [*_try_image(service), start, ready, *configure]
+    return [*try_image(service), start, ready, *configure]
 
 
 def restart_proxy(snapshot: Snapshot) -> Steps:
@@ -92,7 +92,8 @@ def restart_proxy(snapshot: Snapshot) -> Steps:
     ]
 
 
-def _try_image(service: Service) -> Steps:
+def try_image(service: Service) -> Steps:
+    """Ask nginx whether it accepts the configuration in the image."""
     if not service.revision:
         return []
     return [

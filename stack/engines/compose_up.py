@@ -18,15 +18,8 @@ from stack.engines.compose_proxy import (
     proxy_serves,
     renew_proxy,
 )
-from stack.engines.compose_steps import (
-    Wanted,
-    build,
-    in_order,
-    is_renewed,
-    make_missing,
-    renew_plain,
-    revision_env,
-)
+from stack.engines.compose_steps import in_order, is_renewed, make_missing, renew_plain
+from stack.engines.images import Wanted, build, revision_env
 from stack.model import Service, Snapshot, UpdateConfig
 from stack.plan import Plan, Route, Source, Steps, WaitReady
 from stack.reconcile import (

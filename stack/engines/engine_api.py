@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -49,8 +50,8 @@ class EngineApi:
     def replicas(self, project: str) -> tuple[Replica, ...]:
         """All containers of the project that Compose made as part of a service."""
         labels = [f"{PROJECT_LABEL}={project}", "com.docker.compose.oneoff=False"]
-        listed = self._json("/containers/json", all="true", filters=json.dumps({"label": labels}))
-        inspected = (self._json(f"/containers/{container['Id']}/json") for container in listed)
+        listed = self.json("/containers/json", all="true", filters=json.dumps({"label": labels}))
+        inspected = (self.json(f"/containers/{container['Id']}/json") for container in listed)
         # None: removed since it was listed.
         return tuple(replica_of(container) for container in inspected if container)
 
@@ -77,7 +78,7 @@ class EngineApi:
         """Memory of each running replica by its id, page cache not counted, as `docker stats`."""
         one_shot = {"stream": "false", "one-shot": "true"}
         found = (
-            (replica.id, self._json(f"/containers/{replica.id}/stats", **one_shot))
+            (replica.id, self.json(f"/containers/{replica.id}/stats", **one_shot))
             for replica in replicas
             if replica.is_live
         )
@@ -87,29 +88,39 @@ class EngineApi:
         """Which container publishes which port of the host, over all projects."""
         return {
             port["PublicPort"]: container["Names"][0].removeprefix("/")
-            for container in self._json("/containers/json")
+            for container in self.json("/containers/json")
             for port in container.get("Ports") or ()
             if "PublicPort" in port
         }
 
     def volumes(self, project: str) -> dict[str, Mapping[str, str]]:
         """The project's volumes and their labels."""
-        found = self._json("/volumes", filters=_of(project))["Volumes"] or ()
+        found = self.json("/volumes", filters=_of(project))["Volumes"] or ()
         return {volume["Name"]: volume["Labels"] or {} for volume in found}
 
     def networks(self, project: str) -> tuple[str, ...]:
         """The names of the project's networks."""
-        return tuple(network["Name"] for network in self._json("/networks", filters=_of(project)))
+        return tuple(network["Name"] for network in self.json("/networks", filters=_of(project)))
 
     def image_id(self, reference: str) -> str:
         """The id of an image; empty if the engine does not have it."""
-        image = self._json(f"/images/{quote(reference)}/json")
+        image = self.json(f"/images/{quote(reference)}/json")
         return str(image["Id"]) if image else ""
+
+    def image_labels(self, reference: str) -> Mapping[str, str]:
+        """The labels of an image; empty if the engine does not have it."""
+        image = self.json(f"/images/{quote(reference)}/json")
+        return (image["Config"].get("Labels") or {}) if image else {}
+
+    def image_digests(self, reference: str) -> list[str]:
+        """The names by digest under which registries have an image: HOST/NAME@sha256:..."""
+        image = self.json(f"/images/{quote(reference)}/json")
+        return list(image.get("RepoDigests") or ()) if image else []
 
     def revisions(self, repository: str) -> tuple[Revision, ...]:
         """The tags of an image repository, newest first."""
         of_repository = json.dumps({"reference": [repository]})
-        images = self._json("/images/json", filters=of_repository) or ()
+        images = self.json("/images/json", filters=of_repository) or ()
         found = []
         for image in images:
             tags = [tag.rpartition(":") for tag in image.get("RepoTags") or ()]
@@ -129,9 +140,15 @@ class EngineApi:
 
     def info(self) -> dict[str, Any]:
         """What `docker info` says."""
-        return dict(self._json("/info"))
+        return dict(self.json("/info"))
 
-    def _json(self, resource: str, **query: str) -> Any:
+    @property
+    def is_local(self) -> bool:
+        """Whether the engine is on this machine."""
+        return Path(self.info()["DockerRootDir"]).is_dir()
+
+    def json(self, resource: str, **query: str) -> Any:
+        """What the engine answers to GET; None for 404."""
         data = self._get(resource, **query)
         return None if data is None else json.loads(data)
 
@@ -151,6 +168,8 @@ class EngineApi:
             return None
         if response.status != HTTPStatus.OK:
             said = data[:300].decode(errors="replace")
+            if "does not have a leader" in said or "no elected primary" in said:
+                raise EngineUnavailable(f"the Swarm has no leader just now: {said.strip()}")
             raise StackError(f"the engine refused GET {resource}: {response.status} {said}")
         return data
 

@@ -19,7 +19,7 @@ from stack.model import (
     Target,
     TargetList,
 )
-from stack.plan import Command, Make, Plan, Route, Step, WaitReady, Watch
+from stack.plan import Await, Command, Make, Plan, Route, Step, WaitReady, Watch
 
 WEB = Service("web", replicas=2, port=8000, revision="new", image="p-web:new")
 PROXY = Service("proxy", is_proxy=True, config_hash="px", published=(("127.0.0.1", 8080),))
@@ -123,6 +123,8 @@ class SimulatedEngine:
             if step.those.service.name == "web":
                 self._wait(step)
             return
+        # An orchestrator is not simulated.
+        assert not isinstance(step, Await)
         for command in step.commands(self.snapshot):
             if isinstance(step, Route | Make):
                 # What --explain showed is what runs.

@@ -1,13 +1,15 @@
 """Waiting for replicas: what ends it, and what does not."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from stack.errors import StackError
+from stack import execute as module
+from stack.errors import EngineUnavailable, ReplicaFailed, StackError
 from stack.execute import execute
 from stack.model import RESTARTING, STARTING, Snapshot
-from stack.plan import Plan, Those, WaitReady
+from stack.plan import Await, Plan, Those, WaitReady
 from stack.progress import Progress
 from tests.unit.simulation import WEB, replica, snapshot_of
 
@@ -34,3 +36,48 @@ def test_a_replica_that_ends_over_and_over_ends_a_wait_and_is_named() -> None:
             snapshot_of([replica(1), replica(2, state=STARTING)], [1]),
             snapshot_of([replica(1), replace(replica(2, state=RESTARTING), restarts=2)], [1]),
         )
+
+
+def await_through(
+    *answers: Snapshot | Exception, holds: Callable[[Snapshot], bool] = lambda _: True
+) -> None:
+    """Await something of an orchestrator that answers this, one after the other."""
+    given = iter(answers)
+
+    def observe() -> Snapshot:
+        answer = next(given)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    step = Await(
+        service="web",
+        holds=holds,
+        late=lambda _: ReplicaFailed("web", "late", replicas=("t1",)),
+        shell="",
+        timeout_s=0,
+        why="test",
+        log=lambda replica: ("echo", f"{replica} says why"),
+        steady_s=0,
+    )
+    execute(Plan((step,)), observe, Progress(debug=False))
+
+
+def test_an_orchestrator_that_has_done_it_is_waited_for_no_longer() -> None:
+    await_through(Snapshot("p"))
+
+
+def test_what_does_not_come_in_time_fails_with_the_last_lines_of_a_replica() -> None:
+    with pytest.raises(ReplicaFailed, match="late") as failed:
+        await_through(Snapshot("p"), holds=lambda _: False)
+    assert "t1 says why" in failed.value.evidence
+
+
+def test_an_orchestrator_that_is_away_for_a_moment_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ReplicaFailed, match="late"):
+        await_through(EngineUnavailable("no leader"))
+    monkeypatch.setattr(module, "AWAY_S", -1)
+    with pytest.raises(EngineUnavailable, match="no leader"):
+        await_through(EngineUnavailable("no leader"))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from stack.engines import compose_plans, compose_up
-from stack.engines.compose_steps import Wanted
+from stack.engines.images import Wanted
 from stack.errors import StackError
 from stack.model import (
     EXITED,

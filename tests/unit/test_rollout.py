@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from stack.engines import compose_plans, compose_up
-from stack.engines.compose_steps import Wanted
+from stack.engines.images import Wanted
 from stack.errors import ReplicaFailed
 from stack.model import (
     CONTINUE,

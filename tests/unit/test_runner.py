@@ -1,6 +1,7 @@
 """Commands end in time, tell what they printed, and are never left behind."""
 
 import signal
+import subprocess
 import time
 
 import pytest
@@ -18,6 +19,13 @@ def test_a_command_reads_what_its_feed_prints() -> None:
     assert (
         runner.run(Command(("cat",), "test", feed=(("echo", "fed"), ("tr", "f", "F")))) == "Fed\n"
     )
+
+
+def test_a_command_reads_a_text_and_shows_it_as_a_shell_would_take_it() -> None:
+    command = Command(("cat",), "test", text_in="one\n$two\n")
+    assert runner.run(command) == "one\n$two\n"
+    shown = subprocess.run(("sh", "-c", command.text()), capture_output=True, text=True, check=True)
+    assert shown.stdout == "one\n$two\n"
 
 
 def test_a_command_has_the_environment_that_is_shown() -> None:

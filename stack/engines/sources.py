@@ -1,4 +1,4 @@
-"""What a verb on Compose has to know before it asks for its plan."""
+"""The revisions that the sources and the Compose file give, and what has to be built for them."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,12 @@ from stack import bases, composefile, revision
 from stack.bases import Base
 from stack.engines import compose_proxy
 from stack.engines.compose import ComposeEngine
-from stack.engines.compose_steps import Wanted, revision_env
+from stack.engines.engine_api import EngineApi
+from stack.engines.images import Wanted, revision_env
 from stack.errors import StackError
 from stack.model import Service, Snapshot
 from stack.plan import Env
 from stack.reconcile import running_revision
-
-# The first version of Compose that runs post_start itself.
-HOOKS_SINCE = (2, 30)
 
 # Where systems keep the CA certificates that they trust, most common first.
 CA_BUNDLES = (
@@ -80,23 +78,23 @@ def with_revisions(engine: ComposeEngine, snapshot: Snapshot) -> Snapshot:
     return replace(snapshot, revisions=found)
 
 
-def with_options(engine: ComposeEngine, wanted: Wanted, drain_timeout_s: int | None) -> Wanted:
-    hooked = any(service.post_start for service in engine.file.services)
-    return replace(
-        wanted,
-        drain_timeout_s=drain_timeout_s,
-        runs_post_start=hooked and composefile.version() < HOOKS_SINCE,
+def not_by_revision(service: str, image: str) -> str:
+    """What to say of an image that has the same name whatever the revision."""
+    variable = revision_env({service: ""})[0][0]
+    return (
+        f"Compose file: service {service}: its image is {image} whatever the revision. Name it "
+        f"${{COMPOSE_PROJECT_NAME}}-{service}:${{{variable}:-dev}}"
     )
 
 
-def base(engine: ComposeEngine, variable: str, reference: str) -> Base:
+def base(api: EngineApi, variable: str, reference: str) -> Base:
     """Find out which base image to use; asks a registry only if the engine has none."""
-    here = bool(engine.api.image_id(reference))
+    here = bool(api.image_id(reference))
     answer = None
     if not here and not bases.is_made_here(reference):
         answer = bases.ask_registry(reference)
     _, made = bases.MADE_HERE.get(variable, ("", ""))
-    made_is_here = bool(made and engine.api.image_id(made))
+    made_is_here = bool(made and api.image_id(made))
     return bases.decide(variable, reference, here=here, answer=answer, made_is_here=made_is_here)
 
 
@@ -126,7 +124,7 @@ def _revise(
 
 def _bases(engine: ComposeEngine) -> tuple[Base, ...]:
     return tuple(
-        base(engine, variable, reference)
+        base(engine.api, variable, reference)
         for variable, reference in bases.references(engine.file.services).items()
     )
 
