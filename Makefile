@@ -4,10 +4,10 @@ PYTHON ?= python3
 VENV   := .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test unit e2e proof lint format lock engine venv clean
+.PHONY: help up down test unit e2e proof proof-swarm lint format lock engine venv clean
 
 help: ## list the targets
-	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 up: engine venv ## build and start the stack, whatever the machine has so far
 	@$(VENV)/bin/python -m stack up
@@ -26,6 +26,9 @@ e2e: engine venv-dev ## end-to-end tests alone
 
 proof: engine venv-dev ## repeat the scenarios under load (REPEAT=5), write docs/proof.md
 	$(VENV)/bin/python -m tests.proof
+
+proof-swarm: engine venv-dev ## likewise on a Swarm of two nodes
+	$(VENV)/bin/python -m tests.proof swarm
 
 lint: venv-dev ## ruff, mypy --strict, shellcheck
 	$(VENV)/bin/ruff check .

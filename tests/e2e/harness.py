@@ -34,13 +34,21 @@ class Stack:
     directory: Path = ROOT
     # Whether its replicas log to the oracle.
     watched: bool = False
-    # The engine that it runs on, if it is another than this machine's.
+    # The Docker engine that it runs on, if it is another than this machine's.
     docker_host: str = ""
+    # What runs it there: Compose, or Swarm; and where images are pushed.
+    engine: str = "compose"
+    registry: str = ""
+    # From where it is reached, and by which address.
+    namespace: Path | None = None
+    host: str = "127.0.0.1"
+    # Where `docker login` keeps passwords.
+    docker_config: Path | None = None
     history: list[str] = field(default_factory=list)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def env(self) -> dict[str, str]:
@@ -50,10 +58,14 @@ class Stack:
             "HTTP_PORT": str(self.port),
             # The test's Python and packages, the copy's code where there is one.
             "PYTHONPATH": str(self.directory),
+            "STACK_ENGINE": self.engine,
+            **({"STACK_REGISTRY": self.registry} if self.registry else {}),
+            **({"DOCKER_CONFIG": str(self.docker_config)} if self.docker_config else {}),
             **({"DOCKER_HOST": self.docker_host} if self.docker_host else {}),
             **(
                 {
                     "COMPOSE_FILE": "compose.yaml:tests/e2e/oracle.yaml",
+                    "ORACLE_HOST": self.host,
                     "ORACLE_PORT": str(self.oracle_port),
                 }
                 if self.watched
@@ -61,9 +73,11 @@ class Stack:
             ),
         }
 
-    def try_run(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    def try_run(
+        self, *arguments: str, limit_s: float = 900, **env: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run `python -m stack` with these arguments, whatever comes of it."""
-        return self._run((sys.executable, "-m", "stack", *arguments), env)
+        return self._run((sys.executable, "-m", "stack", *arguments), env, limit_s=limit_s)
 
     def run(self, *arguments: str) -> str:
         """Run `python -m stack`, which has to succeed; return its standard output."""
@@ -97,10 +111,15 @@ class Stack:
         return done.stdout
 
     def containers(self, service: str | None = None) -> list[Container]:
-        """What the engine says, through the SDK."""
-        labels = [f"com.docker.compose.project={self.project}"]
-        if service:
-            labels.append(f"com.docker.compose.service={service}")
+        """What the engine says, through the SDK; of a Swarm, only what is on the first node."""
+        if self.engine == "swarm":
+            labels = [f"com.docker.stack.namespace={self.project}"]
+            if service:
+                labels.append(f"com.docker.swarm.service.name={self.project}_{service}")
+        else:
+            labels = [f"com.docker.compose.project={self.project}"]
+            if service:
+                labels.append(f"com.docker.compose.service={service}")
         client = engine(self.docker_host)
         return list(client.containers.list(all=True, filters={"label": labels}))
 
@@ -138,11 +157,17 @@ class Stack:
             "plan.txt": ("--explain", "up"),
             "logs.txt": ("logs",),
         }.items():
-            done = self.try_run(*arguments)
-            (directory / file).write_text(done.stdout + done.stderr)
+            # Swarm's logs can hang where a log driver cannot be read.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                done = self.try_run(*arguments, limit_s=60)
+                (directory / file).write_text(done.stdout + done.stderr)
 
     def _run(
-        self, argv: tuple[str, ...], env: dict[str, str], feed: str | None = None
+        self,
+        argv: tuple[str, ...],
+        env: dict[str, str],
+        feed: str | None = None,
+        limit_s: float = 900,
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             argv,
@@ -152,7 +177,7 @@ class Stack:
             capture_output=True,
             text=True,
             check=False,
-            timeout=900,
+            timeout=limit_s,
         )
         self.history.append(f"$ {' '.join(argv)}\n{done.stdout}{done.stderr}[{done.returncode}]")
         return done

@@ -144,15 +144,14 @@ def load(
     *,
     rate: float = RATE,
     work_ms: int = 0,
-    namespace: Path | None = None,
-    address: tuple[str, int] | None = None,
     reuse_s: float = REUSE_S,
+    address: tuple[str, int] | None = None,
 ) -> Iterator[Result]:
     """Send while the block runs, and a second before and after it."""
     result = Result()
     stop = threading.Event()
-    way = Way(address or ("127.0.0.1", stack.port), rate, work_ms, namespace, reuse_s)
-    with _executed_ids(stack, result, namespace):
+    way = Way(address or (stack.host, stack.port), rate, work_ms, stack.namespace, reuse_s)
+    with _executed_ids(stack, result):
         sender = threading.Thread(target=_send, args=(way, stop, result))
         sender.start()
         try:
@@ -261,7 +260,7 @@ def _request(
 
 
 @contextmanager
-def _executed_ids(stack: Stack, result: Result, namespace: Path | None) -> Iterator[None]:
+def _executed_ids(stack: Stack, result: Result) -> Iterator[None]:
     """Listen to what the replicas log (see oracle.yaml): a replica's own log goes with it."""
     stop = threading.Event()
 
@@ -273,9 +272,9 @@ def _executed_ids(stack: Stack, result: Result, namespace: Path | None) -> Itera
                 if found:
                     result.executed[found[1].decode()] += 1
 
-    with _udp_socket(namespace) as listener:
+    with _udp_socket(stack.namespace) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-        listener.bind(("127.0.0.1", stack.oracle_port))
+        listener.bind((stack.host, stack.oracle_port))
         listener.settimeout(0.2)
         thread = threading.Thread(target=listen, args=(listener,))
         thread.start()

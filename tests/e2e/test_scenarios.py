@@ -534,7 +534,7 @@ def test_a_daemon_that_is_restarted_with_live_restore_loses_nothing(
     make_lab(tmp_path / "stack", stack)
     stack.run("up")
     images = [str(container.attrs["Config"]["Image"]) for container in stack.containers()]
-    node = Node()
+    node = Node(options=("--live-restore",))
     try:
         node.start()
         node.take_images(images)
@@ -544,8 +544,8 @@ def test_a_daemon_that_is_restarted_with_live_restore_loses_nothing(
         stack.run("up", "--no-build")
         # The port of 127.0.0.1 is served by a process of the daemon's own, which goes with it.
         edge = stack.containers("proxy")[0].attrs["NetworkSettings"]["Networks"]
-        address = (edge[f"{stack.project}_edge"]["IPAddress"], 8080)
-        with oracle(stack, namespace=node.namespace, address=address) as result:
+        stack.namespace = node.namespace
+        with oracle(stack, address=(edge[f"{stack.project}_edge"]["IPAddress"], 8080)) as result:
             node.stop()
             time.sleep(2)
             node.start()

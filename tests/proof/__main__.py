@@ -1,4 +1,5 @@
 """`make proof`: repeat the scenarios, compare with others, write docs/proof.md and docs/proof.svg.
+`make proof-swarm`: likewise those on a Swarm, and write their part of docs/proof.md.
 
 REPEAT   how often (5)
 CYCLES   how many scale cycles in the one long run of them (200)
@@ -28,6 +29,7 @@ from tests.proof.picture import Mark, svg
 
 REPEAT = int(os.environ.get("REPEAT", "5"))
 CYCLES = os.environ.get("CYCLES", "200")
+REPORT = ROOT / "docs" / "proof.md"
 SHORT = {
     "make": "make",
     "only replicas": "wait",
@@ -37,39 +39,59 @@ SHORT = {
 }
 
 
+def swarm() -> int:
+    """Repeat the scenarios on a Swarm; exit code 1 if one failed."""
+    began = time.monotonic()
+    scenarios = _rounds([("scenarios on a Swarm", "swarm", "")] * REPEAT, began)
+    text = REPORT.read_text() if REPORT.exists() else ""
+    rest = text.removesuffix(report.swarm_part(text))
+    REPORT.write_text(rest + report.about_swarm(_facts(), scenarios))
+    return _result(scenarios, began)
+
+
 def main() -> int:
     """Run everything; exit code 1 if a scenario failed."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="stack-proof-") as scratch:
-        results = Path(scratch) / "results.jsonl"
-        results.touch()
-        outcomes: list[dict[str, Any]] = []
-        for number in range(1, REPEAT + 1):
-            _say(f"scenarios, {number} of {REPEAT}", began)
-            outcomes += _scenarios(Path(scratch), results, "not many_scale_cycles")
-        _say(f"{CYCLES} scale cycles", began)
-        outcomes += _scenarios(Path(scratch), results, "many_scale_cycles")
-        lines = [json.loads(line) for line in results.read_text().splitlines()]
+    often = ("scenarios", "not swarm", "not many_scale_cycles")
+    once = (f"{CYCLES} scale cycles", "not swarm", "many_scale_cycles")
+    scenarios = _rounds([often] * REPEAT + [once], began)
     comparison: list[dict[str, Any]] = []
     for number in range(1, REPEAT + 1):
         _say(f"side by side, {number} of {REPEAT}", began)
         comparison += [*_compose_rollout(), *_ours(), *_docker_rollout()]
     _say("the picture", began)
     picture = _picture()
-    scenarios = report.collect(lines, outcomes)
     (ROOT / "docs" / "proof.svg").write_text(picture)
-    (ROOT / "docs" / "proof.md").write_text(report.markdown(_facts(), scenarios, comparison))
+    others = report.swarm_part(REPORT.read_text()) if REPORT.exists() else ""
+    REPORT.write_text(report.markdown(_facts(), scenarios, comparison, others))
+    return _result(scenarios, began)
+
+
+def _rounds(rounds: list[tuple[str, str, str]], began: float) -> list[report.Scenario]:
+    """Run scenarios, round by round: what to say, a marker and an expression of pytest's."""
+    outcomes: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="stack-proof-") as scratch:
+        results = Path(scratch) / "results.jsonl"
+        results.touch()
+        for number, (what, marked, which) in enumerate(rounds, start=1):
+            _say(f"{what}, {number} of {len(rounds)}", began)
+            outcomes += _scenarios(Path(scratch), results, marked, which)
+        lines = [json.loads(line) for line in results.read_text().splitlines()]
+    return report.collect(lines, outcomes)
+
+
+def _result(scenarios: list[report.Scenario], began: float) -> int:
     failed = [one.name for one in scenarios if one.failed]
     _say(f"docs/proof.md is written; failed: {', '.join(failed) or 'none'}", began)
     return 1 if failed else 0
 
 
-def _scenarios(scratch: Path, results: Path, which: str) -> list[dict[str, Any]]:
-    """Run the scenarios once; return of each test whether it passed."""
+def _scenarios(scratch: Path, results: Path, marked: str, which: str) -> list[dict[str, Any]]:
+    """Run scenarios once; return of each test whether it passed."""
     junit = scratch / "junit.xml"
     subprocess.run(
         (
-            *(sys.executable, "-m", "pytest", "-q", "-m", "scenario", "-k", which),
+            *(sys.executable, "-m", "pytest", "-q", "-m", f"scenario and {marked}", "-k", which),
             *("tests/e2e", f"--junit-xml={junit}"),
         ),
         cwd=ROOT,
@@ -213,4 +235,4 @@ def _say(what: str, began: float) -> None:
 if __name__ == "__main__":
     if not shutil.which("docker"):
         sys.exit("proof: docker is not there. Run: make engine")
-    sys.exit(main())
+    sys.exit(swarm() if sys.argv[1:] == ["swarm"] else main())

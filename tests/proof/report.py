@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+SWARM = "## On a Swarm of two nodes"
+
 Counts = Mapping[str, Mapping[str, int]]
 
 
@@ -79,33 +81,26 @@ def upper_bound(lost: int, sent: int) -> float:
 
 
 def markdown(
-    facts: Facts, scenarios: Sequence[Scenario], comparison: Sequence[Mapping[str, Any]]
+    facts: Facts,
+    scenarios: Sequence[Scenario],
+    comparison: Sequence[Mapping[str, Any]],
+    others: str = "",
 ) -> str:
-    """The report."""
-    promised = [one for one in scenarios if not one.counted]
-    sent, lost, dup = (_total(promised, key) for key in ("sent", "lost", "dup"))
-    failed = sum(one.failed for one in scenarios)
-    bound = upper_bound(lost, sent)
+    """The report; `others` is the part about a Swarm."""
     return "\n".join(
         [
             "# The proof",
             "",
             "Written by `make proof`; do not edit. What is counted, and how: tests/e2e/oracle.py",
             "and [design.md](design.md). The scenarios are the tests of",
-            "tests/e2e/test_scenarios.py, by their names.",
+            "tests/e2e/test_scenarios.py and test_swarm.py, by their names.",
             "",
-            f"{facts.date}, revision {facts.revision}, {facts.repeat} repetitions, on "
-            f"{facts.machine}; Docker Engine {facts.engine}, Compose {facts.compose}.",
-            "",
-            f"**Where nothing may be lost: {lost} lost and {dup} duplicated of {sent:,} requests** "
-            f"(95 % confidence: at most 1 in {_one_in(bound)}). "
-            f"{failed} of {sum(one.runs for one in scenarios)} runs of scenarios failed.",
-            "",
+            *_summary(facts, scenarios),
             "![Requests per second by revision while three replicas are replaced](proof.svg)",
             "",
             "## Nothing is lost",
             "",
-            *_table(promised),
+            *_table([one for one in scenarios if not one.counted]),
             "",
             "## Something may be lost, and is counted",
             "",
@@ -120,8 +115,52 @@ def markdown(
             "",
             *_comparison(comparison),
             "",
+            others,
         ]
     )
+
+
+def about_swarm(facts: Facts, scenarios: Sequence[Scenario]) -> str:
+    """The part of the report about a Swarm, which is measured apart."""
+    return "\n".join(
+        [
+            SWARM,
+            "",
+            "The same app and proxy on two engines in two network namespaces of one machine,",
+            "joined by an overlay network; `make proof-swarm`.",
+            "",
+            *_summary(facts, scenarios),
+            *_table([one for one in scenarios if not one.counted]),
+            "",
+            "And what is counted: the control, and a node that is killed, where requests are lost",
+            "until Swarm has noticed.",
+            "",
+            *_table([one for one in scenarios if one.counted]),
+            "",
+        ]
+    )
+
+
+def swarm_part(text: str) -> str:
+    """The part about a Swarm of a report that was written before; empty if it has none."""
+    _, found, rest = text.partition(SWARM)
+    return found + rest
+
+
+def _summary(facts: Facts, scenarios: Sequence[Scenario]) -> list[str]:
+    promised = [one for one in scenarios if not one.counted]
+    sent, lost, dup = (_total(promised, key) for key in ("sent", "lost", "dup"))
+    failed = sum(one.failed for one in scenarios)
+    bound = upper_bound(lost, sent)
+    return [
+        f"{facts.date}, revision {facts.revision}, {facts.repeat} repetitions, on "
+        f"{facts.machine}; Docker Engine {facts.engine}, Compose {facts.compose}.",
+        "",
+        f"**Where nothing may be lost: {lost} lost and {dup} duplicated of {sent:,} requests** "
+        f"(95 % confidence: at most 1 in {_one_in(bound)}). "
+        f"{failed} of {sum(one.runs for one in scenarios)} runs of scenarios failed.",
+        "",
+    ]
 
 
 def _table(scenarios: Sequence[Scenario]) -> list[str]:
