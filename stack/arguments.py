@@ -28,7 +28,7 @@ class Counts(click.ParamType[tuple[str, int]]):
         if not (number.isascii() and number.isdecimal() and len(number) < 10):
             self.fail(f"{value!r}: replicas are a whole number, 0 or more", param, ctx)
         if int(number) > MAX_REPLICAS:
-            self.fail(f"{value!r}: at most {MAX_REPLICAS} replicas on one machine", param, ctx)
+            self.fail(f"{value!r}: at most {MAX_REPLICAS} replicas", param, ctx)
         return service, int(number)
 
 
@@ -113,7 +113,7 @@ def the_routed(name: str | None, services: Sequence[Service], *, must: bool) -> 
             )
         if must and service.port is None:
             raise UsageError(
-                f"the proxy does not route to {name}: Compose renews it where it is, by what the "
+                f"the proxy does not route to {name}: it is renewed where it is, by what the "
                 f"Compose file says (python -m stack rollout {name})"
             )
         return service

@@ -34,10 +34,11 @@ AVAILABLE, NO_REGISTRY, NO_SUCH_IMAGE, NOT_ALLOWED = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What a registry said about an image, or why none did."""
+    """What a registry said about an image, or why none did; `digest` is what it has."""
 
     verdict: str
     detail: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,12 @@ def ask_registry(reference: str) -> Answer:
 
     try:
         client = docker.from_env(timeout=REGISTRY_TIMEOUT_S)
-        client.api.inspect_distribution(reference)  # type: ignore[no-untyped-call]
+        found = client.api.inspect_distribution(reference)  # type: ignore[no-untyped-call]
     except APIError as error:
         return classify(error.status_code, error.explanation or str(error))
     except (DockerException, OSError) as error:
         return classify(None, str(error))
-    return Answer(AVAILABLE)
+    return Answer(AVAILABLE, digest=found["Descriptor"]["digest"])
 
 
 def classify(status: int | None, text: str) -> Answer:

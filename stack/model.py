@@ -7,6 +7,8 @@ from datetime import datetime
 # Compose's labels on everything that it makes.
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
+# The same on what Swarm makes: the project.
+NAMESPACE_LABEL = "com.docker.stack.namespace"
 
 # On images: the Compose file that a revision was made with. And the tag of the revision before.
 SETTINGS_LABEL = "stack.settings"

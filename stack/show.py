@@ -39,7 +39,7 @@ def drift(snapshot: Snapshot) -> list[str]:
     found = [
         f"{r.name} does not run: {r.reason}" for r in snapshot.replicas if r.reason and r.is_live
     ]
-    if targets and snapshot.updates and not any(r.is_proxy for r in snapshot.replicas):
+    if targets and not any(replica.is_proxy for replica in snapshot.replicas):
         found.append("no proxy runs, so nobody is served")
     found += [
         f"{target}: no upstream of the proxy includes targets/{target}"

@@ -10,7 +10,7 @@ from stack.composefile import ComposeFile
 from stack.engines import Check
 from stack.engines.engine_api import EngineApi
 from stack.engines.ports import conflicts
-from stack.model import Replica, Snapshot
+from stack.model import NAMESPACE_LABEL, Replica, Snapshot
 
 if TYPE_CHECKING:
     from stack.engines.compose_verbs import ComposeVerbs
@@ -69,7 +69,7 @@ class ComposeEngine:
 
     def runs_on_swarm(self) -> bool:
         """Whether a stack of this name runs here that is Swarm's."""
-        label = f"com.docker.stack.namespace={self.project}"
+        label = f"{NAMESPACE_LABEL}={self.project}"
         return bool(self.api.json("/containers/json", filters=json.dumps({"label": [label]})))
 
     def ports_in_use(self) -> list[str]:

@@ -8,7 +8,15 @@ from stack.composefile import DISPOSABLE_LABEL
 from stack.engines import compose_plans, compose_proxy, compose_up
 from stack.engines.compose import ComposeEngine
 from stack.engines.images import Wanted, build, push
-from stack.engines.sources import load, not_by_revision, prepare, running, with_revisions
+from stack.engines.sources import (
+    load,
+    no_image,
+    no_revision,
+    not_by_revision,
+    prepare,
+    running,
+    with_revisions,
+)
 from stack.errors import ConfigurationError, StackError, UsageError
 from stack.model import PROJECT_LABEL, Snapshot
 from stack.plan import Command, Plan
@@ -75,10 +83,7 @@ class ComposeVerbs:
             return self.rollback(service, image, drain_timeout_s)
         image_id = self._engine.api.image_id(image)
         if not image_id:
-            raise StackError(
-                f"{service}: there is no image {image}. Get it first: docker pull {image}. "
-                f"Revisions that are there: {', '.join(sorted(known)) or 'none'}"
-            )
+            raise no_image(service, image, snapshot.revisions.get(service, ()))
         name = revision.name_of_image(image, image_id, snapshot.revisions.get(service, ()))
         file = load(self._engine, {**running(self._engine, snapshot), service: name})
         wanted_image = f"{snapshot.project}-{service}:{name}"
@@ -103,11 +108,7 @@ class ComposeVerbs:
             (one for one in known if (one.is_previous if name is None else one.name == name)), None
         )
         if found is None:
-            what = f"no revision {name!r}" if name else "no revision before the one that runs"
-            raise UsageError(
-                f"{service}: {what} is there. There is: "
-                f"{', '.join(one.name for one in known) or 'none'} (python -m stack revisions)"
-            )
+            raise no_revision(service, name, known)
         file = load(self._engine, {**running(self._engine, snapshot), service: found.name})
         one = next(known for known in file.services if known.name == service)
         if not one.image.endswith(f":{found.name}"):

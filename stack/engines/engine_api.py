@@ -34,6 +34,14 @@ from stack.revision import digest
 
 TIMEOUT_S = 15
 REVISION_LABEL = "org.opencontainers.image.revision"
+# What a manager says while its Swarm has no leader, or changes it (moby#35109, moby#36696).
+NO_LEADER = (
+    "does not have a leader",
+    "no elected primary",
+    "not a swarm manager",
+    "code = DeadlineExceeded",
+    "code = Unavailable",
+)
 PROXY_DIRECTORY = "/var/lib/proxy/current/."
 
 
@@ -159,16 +167,20 @@ class EngineApi:
             response = self._connection.getresponse()
             data = response.read()
         except TimeoutError:
+            # The next question needs another connection: this one still waits for its answer.
+            self._connection.close()
             raise EngineUnavailable(
                 f"the Docker engine did not answer within {TIMEOUT_S} s"
             ) from None
         except (HTTPException, OSError):
-            raise _unreachable(self._connection.complaint()) from None
+            complaint = self._connection.complaint()
+            self._connection.close()
+            raise _unreachable(complaint) from None
         if response.status == HTTPStatus.NOT_FOUND:
             return None
         if response.status != HTTPStatus.OK:
             said = data[:300].decode(errors="replace")
-            if "does not have a leader" in said or "no elected primary" in said:
+            if any(text in said for text in NO_LEADER):
                 raise EngineUnavailable(f"the Swarm has no leader just now: {said.strip()}")
             raise StackError(f"the engine refused GET {resource}: {response.status} {said}")
         return data

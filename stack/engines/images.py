@@ -113,17 +113,23 @@ def restore_previous(snapshot: Snapshot, service: str) -> Steps:
 
 
 def forget(
-    snapshot: Snapshot, service: Service, wanted: Wanted | None, registry: str | None = None
+    snapshot: Snapshot,
+    service: Service,
+    wanted: Wanted | None,
+    registry: str | None = None,
+    *,
+    force: bool = False,
 ) -> Steps:
-    """After a rollout that failed: nobody is to go back to an image that was made for it."""
+    """After a rollout that failed: nobody is to go back to an image that was made for it. `force`:
+    containers that have failed are still there, for their logs.
+    """
     image = f"{snapshot.project}-{service.name}:{service.revision}"
     tagged = wanted is not None and image in (name for _, name in wanted.tags)
     if wanted is None or not (service.name in wanted.to_build or tagged):
         return []
     why = f"{service.name}: revision {service.revision} has failed, and is no longer listed"
-    # By force: the containers that have failed are still there, for their logs.
-    force = ("--force",) if registry is not None else ()
-    return [Command(("docker", "rmi", *force, *_names([image], registry)), why, may_fail=True)]
+    options = ("--force",) if force else ()
+    return [Command(("docker", "rmi", *options, *_names([image], registry)), why, may_fail=True)]
 
 
 def prune(snapshot: Snapshot, service: Service, old: str, registry: str | None = None) -> Steps:

@@ -11,8 +11,8 @@ from stack.engines import compose_proxy
 from stack.engines.compose import ComposeEngine
 from stack.engines.engine_api import EngineApi
 from stack.engines.images import Wanted, revision_env
-from stack.errors import StackError
-from stack.model import Service, Snapshot
+from stack.errors import StackError, UsageError
+from stack.model import Revision, Service, Snapshot
 from stack.plan import Env
 from stack.reconcile import running_revision
 
@@ -84,6 +84,23 @@ def not_by_revision(service: str, image: str) -> str:
     return (
         f"Compose file: service {service}: its image is {image} whatever the revision. Name it "
         f"${{COMPOSE_PROJECT_NAME}}-{service}:${{{variable}:-dev}}"
+    )
+
+
+def no_image(service: str, image: str, known: Sequence[Revision]) -> StackError:
+    """What to say where the engine has no such image."""
+    return StackError(
+        f"{service}: there is no image {image}. Get it first: docker pull {image}. "
+        f"Revisions that are there: {', '.join(one.name for one in known) or 'none'}"
+    )
+
+
+def no_revision(service: str, name: str | None, known: Sequence[Revision]) -> UsageError:
+    """What to say where there is no such revision, or none before."""
+    what = f"no revision {name!r}" if name else "no revision before the one that runs"
+    return UsageError(
+        f"{service}: {what} is there. There is: "
+        f"{', '.join(one.name for one in known) or 'none'} (python -m stack revisions)"
     )
 
 

@@ -1,6 +1,7 @@
 """The Swarm engine: one project, as it is on a cluster of Docker engines."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -14,9 +15,8 @@ from stack.engines.compose import ComposeEngine
 from stack.engines.engine_api import EngineApi
 from stack.engines.ports import conflicts
 from stack.engines.swarm_model import Cluster
-from stack.engines.swarm_reads import NAMESPACE_LABEL
 from stack.errors import EngineUnavailable
-from stack.model import Replica, Snapshot
+from stack.model import NAMESPACE_LABEL, Replica, Snapshot
 from stack.plan import Command
 
 if TYPE_CHECKING:
@@ -99,8 +99,9 @@ class SwarmEngine:
         return {task: found[container] for task, container in here.items() if container in found}
 
     def ports_in_use(self) -> list[str]:
-        ours = f"{self.project}_"
-        return conflicts(self.api, self.file.services, lambda name: name.startswith(ours))
+        names = "|".join(re.escape(one.name) for one in self.file.services)
+        ours = re.compile(rf"{re.escape(self.project)}_({names})\.")
+        return conflicts(self.api, self.file.services, lambda name: bool(ours.match(name)))
 
     def urls(self) -> list[str]:
         """Where each of the proxies answers."""

@@ -12,7 +12,7 @@ from stack.engines.sources import not_by_revision
 from stack.engines.swarm_file import Deployment, notes, publish_mode, stack_file
 from stack.engines.swarm_model import Cluster
 from stack.engines.swarm_reads import NODE_LABEL
-from stack.engines.swarm_wait import BACK
+from stack.engines.swarm_wait import BACK, wait_for_earlier
 from stack.errors import ConfigurationError, ReplicaFailed, StackError
 from stack.model import Service, Snapshot, Update
 from stack.plan import Plan, Steps
@@ -28,16 +28,18 @@ class Wish:
     """What a verb wants deployed: `services` of `document`, which is the Compose file as `docker
     compose config` says it, with what is `wanted` of them.
 
-    `registry` is where images are pushed, `pushed` are the services whose revision it has;
-    `digests` are those of the files behind secrets and configs, by path.
+    `registry` is where images are pushed, `pushed` are the digests of revisions that it has, by
+    service; `digests` are those of the files behind secrets and configs, by path. `at_once`: do not
+    wait for a change that is under way.
     """
 
     services: tuple[Service, ...]
     wanted: Wanted
     document: Mapping[str, Any]
     registry: str | None = None
-    pushed: frozenset[str] = frozenset()
+    pushed: Mapping[str, str] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    at_once: bool = False
 
     @property
     def revised(self) -> tuple[Service, ...]:
@@ -50,16 +52,21 @@ def plan_for(cluster: Cluster, wish: Wish, compose: Sequence[str]) -> Plan:
 
     Raises StackError or ConfigurationError for what would not run.
     """
-    refuse_unreachable_images(cluster, wish.registry)
+    if wish.revised and not wish.registry:
+        refuse_unreachable_images(cluster)
     _refuse_one_name_for_all(cluster.snapshot.project, wish.revised)
+    for name in wish.wanted.counts:
+        mode = (wish.document["services"][name].get("deploy") or {}).get("mode")
+        swarm_plans.refuse_global(name, is_global=mode == "global")
     deployment = _deployment(cluster, wish)
     file = stack_file(wish.document, wish.services, deployment)
-    plan = swarm_plans.deploy(cluster, file, wish.services, pulls=bool(wish.registry))
+    plan = swarm_plans.deploy(cluster, file, wish.services, wish.pushed if wish.registry else None)
     changed = swarm_plans.changed(cluster, file, wish.services)
     if changed:
         plan = replace(
             plan,
             steps=(
+                *([] if wish.at_once else wait_for_earlier(cluster, changed)),
                 *_images(cluster, wish, changed, compose),
                 *plan.steps,
                 *_cleaning(cluster, wish, changed),
@@ -78,10 +85,14 @@ def with_note(plan: Plan, drain_timeout_s: int | None) -> Plan:
     return plan if drain_timeout_s is None else replace(plan, notes=(*plan.notes, DRAIN_NOTE))
 
 
-def refuse_unreachable_images(cluster: Cluster, registry: str | None) -> None:
+def refuse_unreachable_images(cluster: Cluster) -> None:
     """Raise StackError where other nodes are to run what only this one has."""
-    others = [node.name for node in cluster.nodes if node.is_active and node.id != cluster.here]
-    if others and not registry:
+    others = [
+        node.name
+        for node in cluster.nodes
+        if node.is_active and node.is_ready and node.id != cluster.here
+    ]
+    if others:
         raise StackError(
             f"other nodes ({', '.join(others)}) cannot get images that only this one has. Name "
             "a registry that all can reach: --registry HOST:PORT (docs/swarm.md)"
@@ -163,4 +174,4 @@ def _forget(wish: Wish, failed: ReplicaFailed, now: Snapshot) -> Plan | None:
     if now.updates.get(failed.service, Update()).state != BACK:
         return None
     service = next(one for one in wish.services if one.name == failed.service)
-    return Plan(tuple(forget(now, service, wish.wanted, wish.registry)), failure=failed)
+    return Plan(tuple(forget(now, service, wish.wanted, wish.registry, force=True)), failure=failed)

@@ -170,7 +170,7 @@ def _service(
     if service.port is not None:
         name, value = STOP_DELAY
         kept["environment"] = {name: value, **(kept.get("environment") or {})}
-    _refuse_private_ports(service)
+    _refuse_private_ports(service, body)
     if "ports" in kept:
         mode = deployment.publish if service.is_proxy else HOST
         kept["ports"] = [_port(port, mode) for port in kept["ports"]]
@@ -193,9 +193,10 @@ def _service(
     return kept
 
 
-def _refuse_private_ports(service: Service) -> None:
+def _refuse_private_ports(service: Service, body: Mapping[str, Any]) -> None:
     """What only its own machine is to reach must not be open to all of a sudden."""
-    private = [host for host, _ in service.published if host not in EVERYWHERE]
+    hosts = [port.get("host_ip", "") for port in body.get("ports") or ()]
+    private = [host for host in hosts if host not in EVERYWHERE]
     if private and not service.is_proxy:
         raise ConfigurationError(
             f"Compose file: service {service.name} publishes a port on {private[0]} alone, but "
@@ -206,6 +207,11 @@ def _refuse_private_ports(service: Service) -> None:
 
 def _deploy(body: Mapping[str, Any], service: Service, deployment: Deployment) -> dict[str, Any]:
     given = body.get("deploy") or {}
+    if given.get("mode", "replicated") not in ("replicated", "global"):
+        raise ConfigurationError(
+            f"Compose file: service {service.name}: there is no deploy.mode {given['mode']} here. "
+            "A service that ends has restart: on-failure"
+        )
     deploy = {key: deepcopy(given[key]) for key in OF_DEPLOY if given.get(key)}
     for limits in (deploy.get("resources") or {}).values():
         if "cpus" in limits:

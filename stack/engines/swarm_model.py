@@ -27,7 +27,9 @@ class Node:
 
 @dataclass(frozen=True)
 class Deployed:
-    """A service as it is deployed. `replicas` is None where there is one on each node."""
+    """A service as it is deployed. `replicas` is None where there is one on each node; `files` are
+    the names of its secrets and configs.
+    """
 
     name: str
     image: str
@@ -36,6 +38,7 @@ class Deployed:
     previous: str
     replicas: int | None
     state: str
+    files: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

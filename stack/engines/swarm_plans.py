@@ -9,29 +9,35 @@ from typing import Any
 
 from stack.engines.swarm_file import DIGEST_LABEL, PREVIOUS_LABEL
 from stack.engines.swarm_model import Cluster
-from stack.engines.swarm_reads import NAMESPACE_LABEL, digest
+from stack.engines.swarm_reads import digest
 from stack.engines.swarm_wait import is_as_told, wait_for, wait_for_earlier
-from stack.model import Service
+from stack.errors import StackError, UsageError
+from stack.model import NAMESPACE_LABEL, Service
 from stack.plan import Command, Plan, Steps
 
 
 def deploy(
-    cluster: Cluster, file: Mapping[str, Any], services: Sequence[Service], *, pulls: bool
+    cluster: Cluster,
+    file: Mapping[str, Any],
+    services: Sequence[Service],
+    digests: Mapping[str, str] | None,
 ) -> Plan:
-    """Bring the services of `file` about as it says. `pulls`: nodes get images from a registry."""
-    chosen = [service for service in services if service.name in file["services"]]
-    new = changed(cluster, file, chosen)
-    waited = [one for one in chosen if one in new or not is_as_told(cluster, one)]
+    """Bring the services of `file` about as it says. `digests`: of images, by service, where the
+    registry has them already; None if nodes get no images from a registry.
+    """
+    new = changed(cluster, file, services)
+    waited = [one for one in services if one in new or not is_as_told(cluster, one)]
     steps: Steps = []
     if new:
         names = [service.name for service in new]
-        steps += [*_remove(cluster, file, names), _deploy(cluster, file, new, pulls=pulls)]
-    ended = [one for one in waited if one not in new and not cluster.snapshot.of(one.name)]
-    steps += [_again(cluster, one) for one in ended if cluster.services[one.name].replicas]
-    steps += [wait_for(cluster, one, _count(file["services"][one.name])) for one in waited]
+        steps += [*_remove(cluster, file, names), _deploy(cluster, file, new, digests)]
+    steps += [
+        _again(cluster, one) for one in waited if one not in new and _has_ended(cluster, one.name)
+    ]
+    steps += [wait_for(cluster, one, _count(cluster, file, one.name)) for one in waited]
     if new:
-        steps += _forget_old_files(cluster, file)
-    state = ", ".join(f"{one.name} {one.revision}".strip() for one in chosen)
+        steps += _remove_old_files(cluster, file)
+    state = ", ".join(f"{one.name} {one.revision}".strip() for one in services)
     return Plan(tuple(steps), f"everything runs as wanted: {state}")
 
 
@@ -43,14 +49,21 @@ def changed(
 
 
 def _deploy(
-    cluster: Cluster, file: Mapping[str, Any], services: Sequence[Service], *, pulls: bool
+    cluster: Cluster,
+    file: Mapping[str, Any],
+    services: Sequence[Service],
+    digests: Mapping[str, str] | None,
 ) -> Command:
     names = [service.name for service in services]
     part = _labelled(cluster, _part(file, names), services)
+    for name, digest_ in (digests or {}).items():
+        if name in part["services"]:
+            # Then nodes that have it need no registry.
+            part["services"][name]["image"] += f"@{digest_}"
     return Command(
         (
             *("docker", "stack", "deploy", "--compose-file", "-", "--with-registry-auth"),
-            *("--resolve-image", "changed" if pulls else "never"),
+            *("--resolve-image", "never" if digests is None else "changed"),
             cluster.snapshot.project,
         ),
         f"{', '.join(names)}: deploy what the Compose file says",
@@ -63,6 +76,9 @@ def scale(cluster: Cluster, services: Sequence[Service], counts: Mapping[str, in
     """Other numbers of replicas."""
     project = cluster.snapshot.project
     mine = [service for service in services if service.name in counts]
+    for one in mine:
+        refuse_global(one.name, is_global=cluster.services[one.name].replicas is None)
+        _refuse_given_up(cluster, one.name)
     changed = [s for s in mine if cluster.services[s.name].replicas != counts[s.name]]
     waited = [s for s in mine if s in changed or not is_as_told(cluster, s)]
     steps = wait_for_earlier(cluster, changed)
@@ -81,7 +97,8 @@ def scale(cluster: Cluster, services: Sequence[Service], counts: Mapping[str, in
 
 def restart(cluster: Cluster, service: Service) -> Plan:
     """New replicas of the same revision."""
-    count = cluster.services[service.name].replicas or 1
+    _refuse_given_up(cluster, service.name)
+    count = _wanted(cluster, service.name)
     steps = [
         *wait_for_earlier(cluster, [service]),
         _again(cluster, service),
@@ -125,6 +142,29 @@ def down(cluster: Cluster, services: Sequence[Service]) -> Plan:
     )
 
 
+def refuse_global(name: str, *, is_global: bool) -> None:
+    """Raise UsageError: how many there are, the nodes say."""
+    if is_global:
+        raise UsageError(f"{name} has one replica on each node (deploy.mode: global)")
+
+
+def _refuse_given_up(cluster: Cluster, name: str) -> None:
+    """Any change would have Swarm go on with what has failed."""
+    state = cluster.services[name].state
+    if state in ("paused", "rollback_paused"):
+        raise StackError(
+            f"{name}: its last change has failed and was left half done ({state}). Bring it to a "
+            f"revision first: python -m stack rollback {name}, or python -m stack rollout {name}"
+        )
+
+
+def _has_ended(cluster: Cluster, name: str) -> bool:
+    """Whether what it was to be has failed, and Swarm makes it no more."""
+    update, there = cluster.snapshot.updates[name], cluster.services[name]
+    failed = any(one.config_hash == update.config_hash for one in update.failures)
+    return failed and bool(there.replicas) and not cluster.snapshot.of(name)
+
+
 def _is_deployed(cluster: Cluster, file: Mapping[str, Any], name: str) -> bool:
     """Whether the service was deployed just like this."""
     there = cluster.services.get(name)
@@ -136,7 +176,7 @@ def _is_deployed(cluster: Cluster, file: Mapping[str, Any], name: str) -> bool:
         there.state not in ("paused", "rollback_paused")
         and there.digest == identity(file, name)
         and there.image.partition("@")[0] == body["image"]
-        and (there.replicas is None or there.replicas == _count(body))
+        and (there.replicas is None or there.replicas == body["deploy"].get("replicas"))
     )
 
 
@@ -199,7 +239,9 @@ def _previous(cluster: Cluster, name: str, revision: str) -> str:
         return ""
     live = {one.revision for one in cluster.snapshot.of(name) if one.is_live}
     whole = live <= {there.revision} and not _only_fails(cluster, name)
-    return there.revision if whole and revision != there.revision else there.previous
+    before = there.revision if whole and revision != there.revision else there.previous
+    # Back at what was to be gone back to: then there is nothing before it that is known.
+    return "" if before == revision else before
 
 
 def _part(file: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -218,17 +260,31 @@ def _part(file: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return part
 
 
-def _forget_old_files(cluster: Cluster, file: Mapping[str, Any]) -> Steps:
+def _remove_old_files(cluster: Cluster, file: Mapping[str, Any]) -> Steps:
+    """Secrets and configs whose contents have changed, and that nobody else uses."""
     steps: Steps = []
+    others = {
+        used
+        for name, service in cluster.services.items()
+        if name not in file["services"]
+        for used in service.files
+    }
     for kind, names in (("secret", cluster.secrets), ("config", cluster.configs)):
         wanted = {body["name"] for body in file.get(f"{kind}s", {}).values() if "name" in body}
         stems = {name.rpartition("_")[0] for name in wanted}
-        old = sorted(n for n in names if n not in wanted and n.rpartition("_")[0] in stems)
+        gone = set(names) - wanted - others
+        old = sorted(name for name in gone if name.rpartition("_")[0] in stems)
         if old:
             why = f"{kind}s whose contents have changed"
             steps.append(Command(("docker", kind, "rm", *old), why, may_fail=True))
     return steps
 
 
-def _count(body: Mapping[str, Any]) -> int:
-    return int(body["deploy"].get("replicas", 1))
+def _count(cluster: Cluster, file: Mapping[str, Any], name: str) -> int:
+    """How many replicas there will be: of a global service, one on each node at most."""
+    deploy = file["services"][name]["deploy"]
+    return int(deploy.get("replicas", len(cluster.nodes)))
+
+
+def _wanted(cluster: Cluster, name: str) -> int:
+    return cluster.snapshot.updates[name].wanted or len(cluster.nodes)

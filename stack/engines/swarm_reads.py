@@ -13,10 +13,8 @@ from stack.engines.engine_api import EngineApi
 from stack.engines.swarm_file import DIGEST_LABEL, PREVIOUS_LABEL, files
 from stack.engines.swarm_model import Cluster, Deployed, Node
 from stack.errors import ConfigurationError, EngineUnavailable
-from stack.model import Replica, Snapshot, TargetList, Update, unix_seconds
+from stack.model import NAMESPACE_LABEL, Replica, Snapshot, TargetList, Update, unix_seconds
 from stack.revision import LENGTH
-
-NAMESPACE_LABEL = "com.docker.stack.namespace"
 
 # On nodes: the proxy's.
 NODE_LABEL = "stack.proxy"
@@ -144,12 +142,12 @@ def _is_there(
 ) -> bool:
     """Whether it runs, will run, or is the last of its slot and has done its work."""
     state = task["Status"]["State"]
+    if state == "complete":
+        return task is of_slot[-1] and task["DesiredState"] != "remove"
     if task.get("NodeID") in lost and task["DesiredState"] in ENDING:
         # Nobody will ever say what became of it.
         return False
-    if state == "running" or (state in COMING and task["DesiredState"] not in ENDING):
-        return True
-    return state == "complete" and task is of_slot[-1] and task["DesiredState"] != "remove"
+    return state == "running" or (state in COMING and task["DesiredState"] not in ENDING)
 
 
 def _replica(
@@ -266,6 +264,11 @@ def _deployed(project: str, name: str, service: Mapping[str, Any]) -> Deployed:
         digest=labels.get(DIGEST_LABEL, ""),
         previous=labels.get(PREVIOUS_LABEL, ""),
         replicas=(spec["Mode"].get("Replicated") or {}).get("Replicas"),
+        files=frozenset(
+            one[f"{kind}Name"]
+            for kind in ("Secret", "Config")
+            for one in spec["TaskTemplate"]["ContainerSpec"].get(f"{kind}s") or ()
+        ),
         state=(service.get("UpdateStatus") or {}).get("State", ""),
     )
 
@@ -281,7 +284,8 @@ def _node(node: Mapping[str, Any]) -> Node:
         name=node["Description"].get("Hostname") or node["ID"],
         address=address,
         role=node["Spec"]["Role"],
-        is_ready=node["Status"]["State"] == "ready",
+        # Right after another leader was elected it is "unknown" for a moment.
+        is_ready=node["Status"]["State"] not in ("down", "disconnected"),
         availability=node["Spec"]["Availability"],
         has_proxy_label=(node["Spec"].get("Labels") or {}).get(NODE_LABEL) == "true",
     )

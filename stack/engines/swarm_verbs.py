@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from stack import composefile, revision
+from stack import bases, composefile, revision
 from stack.engines import swarm_plans
 from stack.engines.images import Wanted, build, push, revision_env
-from stack.engines.sources import prepare, with_revisions
+from stack.engines.sources import no_image, no_revision, prepare, with_revisions
 from stack.engines.swarm import SwarmEngine, has_ipvs
 from stack.engines.swarm_deploy import Wish, plan_for, refuse_unreachable_images, with_note
 from stack.engines.swarm_file import INGRESS, PUBLISH_LABEL, publish_mode
 from stack.engines.swarm_model import Cluster
-from stack.engines.swarm_reads import NAMESPACE_LABEL, file_digests
+from stack.engines.swarm_reads import file_digests
 from stack.errors import ConfigurationError, StackError, UsageError
-from stack.model import SETTINGS_LABEL, Service, Snapshot
+from stack.model import NAMESPACE_LABEL, SETTINGS_LABEL, Revision, Service, Snapshot
 from stack.plan import Command, Plan
 
 
@@ -49,10 +49,7 @@ class SwarmVerbs:
             return self.rollback(service, image, drain_timeout_s)
         image_id = self._engine.api.image_id(image)
         if not image_id:
-            raise StackError(
-                f"{service}: there is no image {image}. Get it first: docker pull {image}. "
-                f"Revisions that are there: {', '.join(one.name for one in known) or 'none'}"
-            )
+            raise no_image(service, image, known)
         name = revision.name_of_image(image, image_id, known)
         local = f"{self._engine.project}-{service}:{name}"
         chosen = [
@@ -72,11 +69,7 @@ class SwarmVerbs:
         name = name or (there.previous if there else "")
         found = next((one for one in known if one.name == name), None)
         if found is None:
-            what = f"no revision {name!r}" if name else "no revision before the one that runs"
-            raise UsageError(
-                f"{service}: {what} is there. There is: "
-                f"{', '.join(one.name for one in known) or 'none'} (python -m stack revisions)"
-            )
+            raise no_revision(service, name, known)
         image = f"{self._engine.project}-{service}:{found.name}"
         recorded = self._engine.api.image_labels(image).get(SETTINGS_LABEL, "")
         text = base64.b64decode(recorded).decode()
@@ -94,19 +87,19 @@ class SwarmVerbs:
                 "whatever the revision"
             )
         wanted = replace(wanted, drain_timeout_s=drain_timeout_s)
-        return self._deploy(cluster, chosen, wanted, document)
+        return self._deploy(cluster, chosen, wanted, document, at_once=True)
 
     def restart(self, service: str, drain_timeout_s: int | None) -> Plan:
         cluster = self._engine.cluster()
         self._require_deployed(cluster, [service])
-        refuse_unreachable_images(cluster, self._engine.registry(cluster))
+        self._refuse_unreachable(cluster, [service])
         chosen = next(one for one in self._engine.file.services if one.name == service)
         return with_note(swarm_plans.restart(cluster, chosen), drain_timeout_s)
 
     def scale(self, counts: Mapping[str, int], drain_timeout_s: int | None) -> Plan:
         cluster = self._engine.cluster()
         self._require_deployed(cluster, counts)
-        refuse_unreachable_images(cluster, self._engine.registry(cluster))
+        self._refuse_unreachable(cluster, counts)
         return with_note(
             swarm_plans.scale(cluster, self._engine.file.services, counts), drain_timeout_s
         )
@@ -167,7 +160,7 @@ class SwarmVerbs:
         )
 
     def logs_command(self, service: str | None, options: Sequence[str]) -> Command:
-        names = [service] if service else [one.name for one in self._engine.file.services]
+        names = [service] if service else sorted(self._engine.cluster().services)
         commands = [
             ("docker", "service", "logs", *options, f"{self._engine.project}_{name}")
             for name in names
@@ -176,8 +169,9 @@ class SwarmVerbs:
         if len(commands) == 1:
             return Command(commands[0], why)
         # Swarm prints the logs of one service at a time.
-        script = " & ".join(map(shlex.join, commands))
-        return Command(("sh", "-c", f"trap 'kill 0' INT TERM; {script} & wait"), why)
+        script = "".join(f"{shlex.join(command)} & " for command in commands)
+        stop = "trap - INT TERM; kill $(jobs -p) 2>/dev/null"
+        return Command(("sh", "-c", f"trap '{stop}' INT TERM; {script}wait"), why)
 
     def _prepare(
         self, names: Sequence[str] | None, *, build: bool, anew: Sequence[str] = ()
@@ -200,6 +194,8 @@ class SwarmVerbs:
         services: Sequence[Service],
         wanted: Wanted,
         document: Mapping[str, Any] | None = None,
+        *,
+        at_once: bool = False,
     ) -> Plan:
         """The plan to deploy these services as the Compose file says, or as `document` does."""
         local = self._engine.local
@@ -211,10 +207,18 @@ class SwarmVerbs:
         document = document or self._document(wanted)
         self._refuse_ingress_without_ipvs(document, services)
         registry = self._engine.registry(cluster)
-        wish = Wish(tuple(services), wanted, document, registry, digests=file_digests(document))
+        wish = Wish(
+            tuple(services),
+            wanted,
+            document,
+            registry,
+            digests=file_digests(document),
+            at_once=at_once,
+        )
         if registry:
-            pushed = {one.name for one in wish.revised if self._is_pushed(one, registry)}
-            wish = replace(wish, pushed=frozenset(pushed))
+            found = {one.name: self._pushed(one, registry) for one in wish.revised}
+            pushed = {name: digest for name, digest in found.items() if digest}
+            wish = replace(wish, pushed=pushed)
         known = replace(cluster, snapshot=with_revisions(local, cluster.snapshot))
         return plan_for(known, wish, local.compose)
 
@@ -231,14 +235,29 @@ class SwarmVerbs:
         env = dict(revision_env(wanted.revisions))
         return composefile.document(self._engine.local.compose, env, text=text)
 
-    def _known(self, service: str) -> tuple[Any, ...]:
+    def _known(self, service: str) -> tuple[Revision, ...]:
         return self._engine.api.revisions(f"{self._engine.project}-{service}")
 
-    def _is_pushed(self, service: Service, registry: str) -> bool:
-        """Whether the engine knows by what digest the registry has it."""
+    def _pushed(self, service: Service, registry: str) -> str:
+        """The digest by which the registry has this revision; empty if it has not what is here."""
         repository = f"{registry}/{self._engine.project}-{service.name}"
-        found = self._engine.api.image_digests(f"{repository}:{service.revision}")
-        return any(one.startswith(f"{repository}@") for one in found)
+        reference = f"{repository}:{service.revision}"
+        known = self._engine.api.image_digests(reference)
+        mine = [one.partition("@")[2] for one in known if one.startswith(f"{repository}@")]
+        if not mine:
+            return ""
+        answer = bases.ask_registry(reference)
+        if answer.verdict == bases.NO_REGISTRY:
+            # Nodes that have it can run it all the same.
+            return mine[0]
+        return answer.digest if answer.digest in mine else ""
+
+    def _refuse_unreachable(
+        self, cluster: Cluster, names: "Mapping[str, int] | Sequence[str]"
+    ) -> None:
+        project = self._engine.project
+        if any(cluster.services[name].image.startswith(f"{project}-{name}:") for name in names):
+            refuse_unreachable_images(cluster)
 
     def _require_deployed(
         self, cluster: Cluster, names: "Mapping[str, int] | Sequence[str]"

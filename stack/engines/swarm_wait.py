@@ -45,7 +45,9 @@ def wait_for(cluster: Cluster, service: Service, count: int) -> Await:
     return Await(
         steady_s=steady_s,
         service=name,
-        holds=partial(_is_settled, service=name, before=cluster.snapshot),
+        holds=partial(
+            _is_settled, before=cluster.snapshot, service=name, is_patient=bool(service.needs)
+        ),
         late=partial(_late, service=name),
         shell=shell,
         # There, and if need be back.
@@ -59,22 +61,30 @@ def wait_for_earlier(cluster: Cluster, services: Sequence[Service]) -> Steps:
     """Let changes end that are under way: after another one in between, Swarm would go back to half
     of the one before.
     """
+    there = [(one, cluster.services.get(one.name)) for one in services]
     return [
-        wait_for(cluster, one, cluster.services[one.name].replicas or 1)
-        for one in services
-        if cluster.services[one.name].state in UNDER_WAY
+        wait_for(cluster, service, found.replicas or len(cluster.nodes))
+        for service, found in there
+        if found and found.state in UNDER_WAY
     ]
 
 
 def is_as_told(cluster: Cluster, service: Service) -> bool:
     """Whether there is nothing to wait for."""
-    return _is_settled(cluster.snapshot, service.name, cluster.snapshot)
+    try:
+        return _is_settled(cluster.snapshot, cluster.snapshot, service.name)
+    except ReplicaFailed:
+        # Whoever waits for it is told why.
+        return False
 
 
-def _is_settled(snapshot: Snapshot, service: str, before: Snapshot) -> bool:
+def _is_settled(
+    snapshot: Snapshot, before: Snapshot, service: str, *, is_patient: bool = False
+) -> bool:
     """Whether all that Swarm was told of a service is so. `before`: what there was then.
 
     Raises ReplicaFailed where Swarm has given up, or where what it makes fails again and again.
+    `is_patient`: it may fail for as long as it is waited for, since what it needs may be late.
     """
     update = snapshot.updates.get(service)
     if update is None or update.state in UNDER_WAY:
@@ -89,7 +99,7 @@ def _is_settled(snapshot: Snapshot, service: str, before: Snapshot) -> bool:
     enough = bool(there) if update.wanted is None else len(there) == update.wanted
     if enough and len(there) == len(goal) == len(mine):
         return True
-    if failed := _fails_for_good(update, earlier, mine):
+    if failed := _fails_for_good(update, earlier, mine, is_patient=is_patient):
         raise _replica_failed(service, failed, "")
     nowhere = [one for one in goal if NO_NODE in one.reason and PORT_OF_NODE not in one.reason]
     if nowhere:
@@ -97,10 +107,10 @@ def _is_settled(snapshot: Snapshot, service: str, before: Snapshot) -> bool:
     return False
 
 
-def _fails_for_good(update: Update, earlier: Update, mine: Sequence[Replica]) -> Replica | None:
-    """The last failure of a replica that has failed twice, or will not be made anew. One that needs
-    another service may fail once.
-    """
+def _fails_for_good(
+    update: Update, earlier: Update, mine: Sequence[Replica], *, is_patient: bool
+) -> Replica | None:
+    """The last failure of a replica that has failed twice, or will not be made anew."""
     failed = [
         one
         for one in _new_failures(update, earlier)
@@ -108,7 +118,7 @@ def _fails_for_good(update: Update, earlier: Update, mine: Sequence[Replica]) ->
     ]
     for one in failed:
         again = [other for other in failed if other.name == one.name]
-        if len(again) > 1 or one.name not in {other.name for other in mine}:
+        if (len(again) > 1 and not is_patient) or one.name not in {other.name for other in mine}:
             return one
     return None
 

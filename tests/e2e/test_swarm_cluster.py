@@ -9,7 +9,7 @@ import bcrypt
 import pytest
 import trustme
 
-from tests.e2e.harness import Stack, eventually
+from tests.e2e.harness import Stack, background, eventually
 from tests.e2e.lab import assert_whole
 from tests.e2e.rig import SUBNET, Node
 from tests.e2e.swarm import (
@@ -141,11 +141,16 @@ def test_one_manager_of_three_can_be_lost_and_a_second_one_stops_changes_only(
     cluster: Stack, nodes: list[Node]
 ) -> None:
     first, second, third = nodes
-    # Whoever is asked is to survive; the registry goes with the first node.
-    cluster.run("up", "web=3")
-    first.kill()
+    # Whoever is asked is to survive; the registry goes with the first node, which leads.
+    cluster.run("up", "web=4")
     cluster.docker_host = second.host
-    eventually(lambda: cluster.try_run("ps").returncode == 0, "there is a leader", within_s=60)
+    name = f"{cluster.project}_web"
+    replicas = ("service", "inspect", "--format", "{{.Spec.Mode.Replicated.Replicas}}", name)
+    with background(cluster, "scale", "web=3") as scale:
+        eventually(lambda: second.docker(*replicas) == "3", "it is told")
+        first.kill()
+        _, said = scale.communicate(timeout=120)
+        assert scale.returncode == 0, said
     wait_for_nodes(second, node1="down")
     eventually(
         lambda: (

@@ -89,6 +89,7 @@ def _result(scenarios: list[report.Scenario], began: float) -> int:
 def _scenarios(scratch: Path, results: Path, marked: str, which: str) -> list[dict[str, Any]]:
     """Run scenarios once; return of each test whether it passed."""
     junit = scratch / "junit.xml"
+    junit.unlink(missing_ok=True)
     subprocess.run(
         (
             *(sys.executable, "-m", "pytest", "-q", "-m", f"scenario and {marked}", "-k", which),

@@ -76,6 +76,7 @@ DOCUMENT: dict[str, Any] = {
 SERVICES = tuple(
     replace(one, revision="abc") for one in composefile.described(DOCUMENT, {}).services
 )
+WEB = tuple(one for one in SERVICES if one.name == "web")
 IMAGES = {"web": "registry.local:5000/stack-web:abc", "proxy": "stack-proxy:def"}
 DIGESTS = {"key.txt": "0a1b2c3", "ca.pem": "fffffff"}
 

@@ -1,9 +1,14 @@
 """What is read from the engine's answers, and how `ps` shows it."""
 
+import socket
+from contextlib import closing
 from dataclasses import replace
 
-from stack import show
-from stack.engines.engine_api import replica_of, target_list
+import pytest
+
+from stack import runner, show
+from stack.engines.engine_api import EngineApi, replica_of, target_list
+from stack.errors import EngineUnavailable
 from stack.model import HEALTHY, TargetList
 from tests.unit.simulation import replica, snapshot_of
 
@@ -84,3 +89,42 @@ def test_a_table_has_its_columns_under_each_other() -> None:
     lines = show.table(show.rows(snapshot, {"id1-new": 40 * 2**20})).splitlines()
     assert len({line.index("healthy") for line in lines[1:]}) == 1
     assert "40.0 MiB" in lines[1]
+
+
+class Line:
+    """A connection to an engine that gives one answer, or hangs up."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.socket, self._theirs = socket.socketpair()
+        self._theirs.sendall(answer)
+        if not answer:
+            self._theirs.close()
+
+    def complaint(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        self.socket.close()
+        self._theirs.close()
+
+
+def answer(status: str, body: str) -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def test_an_engine_that_has_hung_up_is_dialed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(Line(b"")) as first, closing(Line(answer("200 OK", "{}"))) as second:
+        monkeypatch.setattr(runner, "dial_engine", lambda: second)
+        api = EngineApi(first)  # type: ignore[arg-type]
+        with pytest.raises(EngineUnavailable):
+            api.info()
+        assert api.info() == {}
+
+
+@pytest.mark.parametrize("said", ["does not have a leader", "rpc error: code = DeadlineExceeded"])
+def test_a_swarm_without_a_leader_is_not_there_for_the_moment(said: str) -> None:
+    with (
+        closing(Line(answer("500 Internal Server Error", said))) as line,
+        pytest.raises(EngineUnavailable, match="no leader"),
+    ):
+        EngineApi(line).json("/nodes")  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """From what a verb wants deployed to its plan on Swarm, and what is refused."""
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -8,14 +9,13 @@ import pytest
 from stack.engines.images import Wanted
 from stack.engines.swarm_deploy import Wish, plan_for
 from stack.engines.swarm_model import Cluster, Node
-from stack.errors import ConfigurationError, ReplicaFailed, StackError
+from stack.errors import ConfigurationError, ReplicaFailed, StackError, UsageError
 from stack.model import Revision, Snapshot, Update
 from stack.plan import Await, Command, Plan
-from tests.unit.swarm_samples import DIGESTS, DOCUMENT, NODES, SERVICES, cluster, replica
+from tests.unit.swarm_samples import DIGESTS, DOCUMENT, NODES, WEB, cluster, replica
 
 REGISTRY = "registry.local:5000"
 COMPOSE = ("docker", "compose")
-WEB = tuple(one for one in SERVICES if one.name == "web")
 EMPTY = Cluster(Snapshot("stack"), {}, NODES[:1], here="n1")
 
 
@@ -55,8 +55,14 @@ def test_other_nodes_get_images_from_the_registry() -> None:
 
 
 def test_what_the_registry_has_is_not_pushed_again() -> None:
-    there = wish(registry=REGISTRY, pushed=frozenset(["web"]), wanted=Wanted({}, {"web": "abc"}))
-    assert commands(plan_for(EMPTY, there, COMPOSE)) == ["docker stack deploy", "Await"]
+    there = wish(registry=REGISTRY, pushed={"web": "sha256:01"}, wanted=Wanted({}, {"web": "abc"}))
+    plan = plan_for(EMPTY, there, COMPOSE)
+    assert commands(plan) == ["docker stack deploy", "Await"]
+    # By digest: nodes that have it do not ask the registry.
+    assert deployed_images(plan) == [f'"image": "{REGISTRY}/stack-web:abc@sha256:01",']
+    (deploy, _) = plan.steps
+    assert isinstance(deploy, Command)
+    assert "changed" in deploy.argv
 
 
 def test_without_a_registry_other_nodes_could_not_run_it() -> None:
@@ -83,6 +89,42 @@ def test_a_node_that_takes_no_replicas_needs_no_images() -> None:
 def test_a_stack_that_would_have_no_proxy_is_refused(node: Node, says: str) -> None:
     with pytest.raises(StackError, match=says):
         plan_for(replace(EMPTY, nodes=(node,)), wish(registry=REGISTRY), COMPOSE)
+
+
+def test_a_node_that_is_down_needs_no_images() -> None:
+    down = replace(NODES[1], is_ready=False)
+    plan = plan_for(replace(EMPTY, nodes=(NODES[0], down)), wish(), COMPOSE)
+    assert "docker stack deploy" in commands(plan)
+
+
+def test_a_change_that_is_under_way_is_waited_for_but_by_a_rollback() -> None:
+    now = cluster(replica(1), image=f"{REGISTRY}/stack-web:older", state="updating")
+    now = replace(now, here="n1")
+    assert commands(plan_for(now, wish(registry=REGISTRY), COMPOSE))[0] == "Await"
+    at_once = wish(registry=REGISTRY, at_once=True)
+    assert commands(plan_for(now, at_once, COMPOSE))[0] == "docker compose build"
+
+
+def test_a_number_for_a_service_of_which_each_node_has_one_is_refused() -> None:
+    document = deepcopy(DOCUMENT)
+    document["services"]["web"]["deploy"]["mode"] = "global"
+    wanted = Wanted({"web": 2}, {"web": "abc"})
+    with pytest.raises(UsageError, match="one replica on each node"):
+        plan_for(EMPTY, wish(document=document, wanted=wanted), COMPOSE)
+
+
+def test_a_kind_of_service_that_is_not_known_is_refused() -> None:
+    document = deepcopy(DOCUMENT)
+    document["services"]["web"]["deploy"]["mode"] = "replicated-job"
+    with pytest.raises(ConfigurationError, match="replicated-job"):
+        plan_for(EMPTY, wish(document=document), COMPOSE)
+
+
+def test_a_port_of_one_address_is_refused_whatever_its_number() -> None:
+    document = deepcopy(DOCUMENT)
+    document["services"]["web"]["ports"] = [{"host_ip": "127.0.0.1", "target": 5432}]
+    with pytest.raises(ConfigurationError, match=r"127\.0\.0\.1"):
+        plan_for(EMPTY, wish(document=document), COMPOSE)
 
 
 def test_an_image_of_the_same_name_whatever_the_revision_is_refused() -> None:
@@ -139,7 +181,7 @@ def recovery(state: str) -> Plan | None:
 def test_a_revision_that_swarm_has_taken_back_is_no_longer_listed() -> None:
     after = recovery("rollback_completed")
     assert after
-    assert [one.text() for one in after.steps] == ["docker rmi stack-web:abc"]
+    assert [one.text() for one in after.steps] == ["docker rmi --force stack-web:abc"]
     assert after.failure, "it has failed all the same"
 
 

@@ -10,14 +10,14 @@ from stack.errors import ReplicaFailed
 from stack.model import STARTING, Service
 from tests.unit.swarm_samples import (
     FAILED,
-    SERVICES,
     cluster,
     replica,
 )
 
+WEB = Service("web", port=8000)
 
-def settled(now: Cluster, before: Cluster) -> bool:
-    service: Service = next(one for one in SERVICES if one.name == "web")
+
+def settled(now: Cluster, before: Cluster, service: Service = WEB) -> bool:
     return swarm_wait.wait_for(before, service, 2).holds(now.snapshot)
 
 
@@ -55,6 +55,13 @@ def test_what_fails_may_be_tried_again_once() -> None:
     twice = (replace(FAILED, id="t10"), FAILED)
     with pytest.raises(ReplicaFailed, match=r"stack_web\.9"):
         settled(cluster(replica(1), again, wanted=2, failures=twice), BEFORE)
+
+
+def test_what_needs_another_service_may_fail_until_that_is_there() -> None:
+    again = replica(9, state=STARTING)
+    often = tuple(replace(FAILED, id=f"t{number}") for number in range(10, 15))
+    now = cluster(replica(1), again, wanted=2, failures=often)
+    assert not settled(now, BEFORE, replace(WEB, needs=("db",)))
 
 
 def test_a_failure_that_swarm_has_made_good_is_none() -> None:
