@@ -46,8 +46,9 @@ def observe(api: EngineApi, project: str) -> Cluster:
     """What changes by itself: services, their replicas, nodes. Raises as the API does."""
     services = api.json("/services", filters=_of(project)) or []
     tasks = api.json("/tasks", filters=_of(project)) or []
-    nodes = tuple(_node(one) for one in api.json("/nodes") or [])
-    return cluster_of(project, services, tasks, nodes)
+    # Swarm lists them in any order.
+    nodes = sorted((_node(one) for one in api.json("/nodes") or []), key=lambda node: node.name)
+    return cluster_of(project, services, tasks, tuple(nodes))
 
 
 def require_manager(api: EngineApi) -> None:
