@@ -13,7 +13,7 @@ from tests.e2e.harness import ROOT, Stack, eventually
 from tests.e2e.lab import make_lab
 from tests.e2e.rig import SUBNET, Node, enter, nodes_on_a_wire
 
-REGISTRY_PORT = 5000
+REGISTRY, REGISTRY_PORT = "registry", 5000
 # Nodes have no way out to the world: what is built there starts from an image that has all
 # packages. The old bytecode has to go, or it would be run.
 DOCKERFILE = """FROM {base}
@@ -59,7 +59,8 @@ def start_registry(node: Node, image: str, *options: str, port: int = REGISTRY_P
     """Start a registry on the node; return its name: HOST:PORT."""
     node.take_images([image])
     address = f"REGISTRY_HTTP_ADDR={node.address}:{port}"
-    node.docker("run", "--detach", "--network", "host", "--env", address, *options, image)
+    run = ("run", "--detach", "--name", REGISTRY, "--network", "host", "--env", address)
+    node.docker(*run, *options, image)
     return f"{node.address}:{port}"
 
 

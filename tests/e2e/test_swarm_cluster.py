@@ -10,9 +10,10 @@ import pytest
 import trustme
 
 from tests.e2e.harness import Stack, background, eventually
-from tests.e2e.lab import assert_whole
+from tests.e2e.lab import assert_whole, new_revision
 from tests.e2e.rig import SUBNET, Node
 from tests.e2e.swarm import (
+    REGISTRY,
     answers,
     registry_image,
     stack_on,
@@ -107,6 +108,24 @@ def test_images_reach_every_node_by_digest_through_tls_and_with_a_password(
     assert image.startswith(f"{cluster.registry}/{cluster.project}-web:")
     assert "@sha256:" in image
     assert "Nothing to do" in cluster.try_run("up").stderr
+
+
+def test_going_back_needs_no_registry_where_nodes_have_the_image(
+    cluster: Stack, nodes: list[Node]
+) -> None:
+    before = cluster.web()[0]["revision"]
+    new_revision(cluster)
+    cluster.run("rollout")
+    assert {row["revision"] for row in cluster.web()} != {before}
+    nodes[0].docker("stop", REGISTRY)
+    cluster.run("rollback")
+    assert_whole(cluster, 3, before)
+    tasks = cluster.docker(
+        "service", "ps", "--format", "{{.CurrentState}} {{.Error}}", f"{cluster.project}_web"
+    )
+    assert "Rejected" not in tasks, "a node that has the image asked for it all the same"
+    assert [row["restarts"] for row in cluster.web()] == [0, 0, 0]
+    nodes[0].docker("start", REGISTRY)
 
 
 def test_each_manager_has_a_proxy_until_nodes_are_chosen_by_a_label(
