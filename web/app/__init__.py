@@ -18,7 +18,8 @@ from app import api, metrics, pages, request_log
 def create_app(**settings: Any) -> Flask:
     """Build the application; `settings` override what the environment says.
 
-    Environment: REVISION (name of the revision, "dev" when unset), MAX_BODY_BYTES (16384).
+    Environment: REVISION (name of the revision, "dev" when unset), MAX_BODY_BYTES (16384),
+    MAX_WORK_MS (60000).
     """
     app = Flask(__name__)
     app.config.from_mapping(
@@ -26,6 +27,7 @@ def create_app(**settings: Any) -> Flask:
         REPLICA=platform.node(),
         STARTED_AT=datetime.now(UTC).isoformat(timespec="milliseconds"),
         MAX_CONTENT_LENGTH=int(os.environ.get("MAX_BODY_BYTES", "16384")),
+        MAX_WORK_MS=int(os.environ.get("MAX_WORK_MS", "60000")),
     )
     app.config.from_mapping(settings)
 
@@ -47,7 +49,10 @@ def create_app(**settings: Any) -> Flask:
     return app
 
 
-def _json_error(error: HTTPException) -> Response | tuple[Response, int]:
-    if error.code is None or error.code < 400:
-        return error.get_response()
-    return jsonify(error=error.name, detail=error.description), error.code
+def _json_error(error: HTTPException) -> Response:
+    # With its headers: a 405 has to say which methods are allowed.
+    response = error.get_response(request.environ)
+    if error.code is not None and error.code >= 400:
+        body = jsonify(error=error.name, detail=error.description)
+        response.data, response.content_type = body.data, body.content_type
+    return response

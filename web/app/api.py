@@ -1,14 +1,15 @@
 """The JSON endpoints under /api."""
 
+import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, abort, current_app, request
 
 blueprint = Blueprint("api", __name__, url_prefix="/api")
 
-MAX_WORK_MS = 60_000
 MAX_ID_CHARS = 200
 
 
@@ -49,6 +50,16 @@ def work() -> dict[str, Any]:
     return {"waited_ms": wait_ms, **_identity()}
 
 
+@blueprint.get("/openapi.json")
+def openapi() -> dict[str, Any]:
+    """Describe these endpoints for programs (OpenAPI 3.1)."""
+    document: dict[str, Any] = json.loads(Path(current_app.root_path, "openapi.json").read_text())
+    for name in ("ms", "burn"):
+        schema = document["components"]["parameters"][name]["schema"]
+        schema["maximum"] = current_app.config["MAX_WORK_MS"]
+    return document
+
+
 def _identity() -> dict[str, str]:
     return {"replica": current_app.config["REPLICA"], "revision": current_app.config["REVISION"]}
 
@@ -56,6 +67,7 @@ def _identity() -> dict[str, str]:
 def _milliseconds(name: str) -> int:
     text = request.args.get(name, "0")
     # isdecimal alone would take digits of other scripts, and int() takes "1_000" and " 5 ".
-    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= MAX_WORK_MS):
-        abort(400, f"{name} must be a whole number from 0 to {MAX_WORK_MS}.")
+    limit = current_app.config["MAX_WORK_MS"]
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9 and int(text) <= limit):
+        abort(400, f"{name} must be a whole number from 0 to {limit}.")
     return int(text)

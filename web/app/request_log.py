@@ -22,6 +22,9 @@ def init_app(app: Flask) -> None:
             "request_id": request.headers.get("X-Request-ID", ""),
             "method": request.method,
             "path": request.path,
+            # As the proxy says it: nobody else is believed.
+            "client": request.remote_addr,
+            "url_root": request.url_root,
             "status": response.status_code,
             "ms": round((time.perf_counter() - request.environ["app.started"]) * 1000, 2),
         }
