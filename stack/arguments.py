@@ -2,16 +2,32 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
 from stack.errors import UsageError
 from stack.model import Service
 
+if TYPE_CHECKING:
+    from stack.engines import Engine
+    from stack.plan import Plan
+
 MAX_REPLICAS = 100
 
 # nginx ends its old workers, and what they have in flight, after this long.
 MAX_DRAIN_S = 120
+
+
+@dataclass(frozen=True)
+class Options:
+    """What stands before the verb."""
+
+    engine: "Engine"
+    explain: bool
+    debug: bool
+    lock_wait_s: float
 
 
 class Counts(click.ParamType[tuple[str, int]]):
@@ -56,6 +72,15 @@ def check_registry(name: str) -> None:
         raise UsageError(
             f"{name!r} is no registry: say HOST:PORT, HOST.DOMAIN or either with /PATH, without https://"
         )
+
+
+def check_image(name: str) -> None:
+    """Raise UsageError unless this can be the name of an image or of a revision.
+
+    >>> check_image("registry.local:5000/team/web:1.4@sha256:0123")
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*", name):
+        raise UsageError(f"{name!r} is no name of an image, nor of a revision")
 
 
 def counts(
@@ -122,3 +147,9 @@ def the_routed(name: str | None, services: Sequence[Service], *, must: bool) -> 
         names = ", ".join(service.name for service in routed) or "none"
         raise UsageError(f"say which service. The proxy routes to: {names}")
     return routed[0]
+
+
+def explain(plan: "Plan") -> None:
+    """Print the plan as commands that can be typed."""
+    for line in plan.lines():
+        click.echo(line)

@@ -1,37 +1,23 @@
-"""The verbs: read arguments, ask the engine for a plan, show it or run it."""
+"""The verbs that change something: read arguments, ask the engine for a plan, show it or run it."""
 
-import json
+import os
 import re
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from stack import __version__, arguments, engines, runner, signals
-from stack.arguments import Counts, drain_timeout
-from stack.errors import EngineUnavailable, StackError, UsageError
+from stack import __version__, arguments, engines, queries, runner, signals
+from stack.arguments import Counts, Options, drain_timeout, explain
+from stack.errors import EngineUnavailable, UsageError
 
 # `ps` should not take much longer than `docker compose ps`, and most of that is importing. What
 # it does not need is imported where it is used.
 if TYPE_CHECKING:
-    from stack.engines import Engine
     from stack.plan import Plan
-
-WATCH_S = 1.0
-
-
-@dataclass(frozen=True)
-class Options:
-    """What stands before the verb."""
-
-    engine: "Engine"
-    explain: bool
-    debug: bool
-    lock_wait_s: float
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -147,6 +133,8 @@ def rollout(
     """
     if (image and (build or all_)) or (service and all_):
         raise UsageError("of SERVICE and --all, and of --image, --build and --all, one is enough")
+    if image is not None:
+        arguments.check_image(image)
     services = options.engine.file.services
     names = [one.name for one in services if not one.is_proxy]
     if not all_:
@@ -187,26 +175,6 @@ def restart(options: Options, service: str, drain_timeout: int | None) -> None:
 
 
 @cli.command()
-@click.argument("service", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, a list with an object each.")
-@click.pass_obj
-def revisions(options: Options, service: str | None, as_json: bool) -> None:
-    """List the revisions that can run without a build, newest first."""
-    if service:
-        arguments.known(service, options.engine.file.services)
-    from stack import show
-
-    if options.explain:
-        _explain(options.engine.verbs.revisions_commands())
-        return
-    records = show.revisions(options.engine.verbs.revisions(), service)
-    if as_json:
-        click.echo(json.dumps(records, indent=2))
-    else:
-        click.echo(show.revisions_table(records) if records else "No revision is there yet.")
-
-
-@cli.command()
 @click.argument("services", nargs=-1, metavar="[SERVICE]...")
 @click.pass_obj
 def push(options: Options, services: tuple[str, ...]) -> None:
@@ -218,6 +186,37 @@ def push(options: Options, services: tuple[str, ...]) -> None:
 
 
 @cli.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--cert", type=click.Path(path_type=Path), metavar="FILE", help="Your own, in PEM.")
+@click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="Its key.")
+@click.pass_obj
+def cert(options: Options, names: tuple[str, ...], cert: Path | None, key: Path | None) -> None:
+    """Make or renew the certificate for HTTPS, by a CA of this machine; or take your own.
+
+    NAME: the host names and addresses that it is for; localhost if none is given. STACK_TLS=1
+    serves it. A proxy that does already takes over a new one by itself, within seconds.
+    """
+    from stack import certificates
+
+    if (cert is None) != (key is None) or (cert and names):
+        raise UsageError("give --cert and --key together, and no NAME with them")
+    # The Compose file says where it is wanted.
+    os.environ["STACK_TLS"] = "1"
+    paths = certificates.paths(options.engine.file)
+    if options.explain:
+        click.echo(f"# writes {paths.cert}, {paths.key} and those of the CA beside them")
+        return
+    if cert and key:
+        made = certificates.install(paths, cert, key)
+    else:
+        names = names or certificates.names_now(paths, options.engine.file)
+        made = certificates.issue(paths, names)
+    click.echo(f"{paths.cert}: {', '.join(made.names)}, until {made.expires_at:%Y-%m-%d}")
+    if made.is_local:
+        click.echo(f"Browsers trust it once they trust its CA, {paths.ca}: docs/security.md")
+
+
+@cli.command()
 @click.option("--volumes", is_flag=True, help="Also remove the volumes that hold data.")
 @click.pass_obj
 def down(options: Options, volumes: bool) -> None:
@@ -225,70 +224,8 @@ def down(options: Options, volumes: bool) -> None:
     _change(options, lambda: options.engine.verbs.down(with_volumes=volumes))
 
 
-@cli.command()
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON, a list with an object a replica."
-)
-@click.option("--watch", is_flag=True, help="Print again every second, until interrupted.")
-@click.pass_obj
-def ps(options: Options, as_json: bool, watch: bool) -> None:
-    """Show every replica: revision, state, whether it gets traffic."""
-    if options.explain:
-        _explain(options.engine.verbs.ps_commands())
-        return
-    while True:
-        text = _ps(options.engine, as_json=as_json)
-        if watch and sys.stdout.isatty():
-            click.clear()
-        click.echo(text)
-        if not watch:
-            return
-        time.sleep(WATCH_S)
-
-
-@cli.command()
-@click.argument("service", required=False)
-@click.option("-f", "--follow", is_flag=True, help="Go on printing what comes.")
-@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="The last N lines of each.")
-@click.option("--since", metavar="TIME", help="From then on: 10m, or 2026-01-31T12:00:00.")
-@click.pass_obj
-def logs(
-    options: Options, service: str | None, follow: bool, tail: int | None, since: str | None
-) -> None:
-    """Print what the containers wrote, of one service or of all."""
-    from stack.plan import Plan
-
-    if service:
-        arguments.known(service, options.engine.file.services)
-    words = ["--follow"] if follow else []
-    words += [] if tail is None else ["--tail", str(tail)]
-    words += ["--since", since] if since else []
-    command = options.engine.verbs.logs_command(service, words)
-    if options.explain:
-        _explain(Plan((command,)))
-        return
-    snapshot = options.engine.observe()
-    if not snapshot.replicas:
-        raise StackError(_nothing_there(snapshot.project))
-    runner.become(command.argv)
-
-
-@cli.command("doctor")
-@click.pass_obj
-def doctor_(options: Options) -> None:
-    """Check what the stack needs: engine, Compose, base images, port, disk."""
-    from stack import doctor
-    from stack.plan import Plan
-
-    if options.explain:
-        own = (check.command for check in options.engine.checks())
-        _explain(Plan((*doctor.COMMANDS, *own)))
-        return
-    findings = doctor.examine(options.engine)
-    click.echo(doctor.report(findings))
-    worst = next((finding for finding in findings if finding.exit_code), None)
-    if worst:
-        raise SystemExit(worst.exit_code)
+for query in (queries.ps, queries.revisions, queries.logs, queries.doctor):
+    cli.add_command(query)
 
 
 def _change(options: Options, make_plan: Callable[[], "Plan"]) -> None:
@@ -298,7 +235,7 @@ def _change(options: Options, make_plan: Callable[[], "Plan"]) -> None:
 
     engine = options.engine
     if options.explain:
-        _explain(make_plan())
+        explain(make_plan())
         return
     path = lock.lock_path(engine.project, engine.id)
     with lock.held(path, verb=lock.described(sys.argv[1:]), wait_s=options.lock_wait_s):
@@ -310,25 +247,3 @@ def _change(options: Options, make_plan: Callable[[], "Plan"]) -> None:
             return
         with signals.between_steps():
             execute(plan, engine.observe, Progress(debug=options.debug))
-
-
-def _explain(plan: "Plan") -> None:
-    for line in plan.lines():
-        click.echo(line)
-
-
-def _ps(engine: "Engine", *, as_json: bool) -> str:
-    from stack import show
-    from stack.main import with_program
-
-    snapshot = engine.observe()
-    records = show.rows(snapshot, engine.memory_bytes(snapshot.replicas))
-    if as_json:
-        return json.dumps(records, indent=2)
-    if not records:
-        return with_program(_nothing_there(snapshot.project))
-    return "\n".join([show.table(records), *(f"drift: {line}" for line in show.drift(snapshot))])
-
-
-def _nothing_there(project: str) -> str:
-    return f"Nothing of project {project} is there. Start it: python -m stack up"

@@ -5,13 +5,13 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from stack import runner
-from stack.errors import CommandFailed, ConfigurationError, EngineUnavailable
+from stack.errors import CommandFailed, ConfigurationError, EngineUnavailable, NoAnswer
 from stack.model import (
     CONTINUE,
     PAUSE,
@@ -25,11 +25,17 @@ from stack.model import (
 
 PORT_LABEL = "stack.route.port"
 PROXY_LABEL = "stack.proxy"
+TLS_LABEL = "stack.tls"
+# A variable of the proxy.
+HOSTS = "ALLOWED_HOSTS"
 # On volumes: what they hold is of no value.
 DISPOSABLE_LABEL = "stack.disposable"
 
 # What depends_on says of a service that has to do its work and end.
 COMPLETED = "service_completed_successfully"
+
+# What Compose looks for, first found first.
+NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
 
 # Compose's defaults for a health check, from its specification.
 INTERVAL_S, TIMEOUT_S, RETRIES = 30.0, 30.0, 3
@@ -39,13 +45,13 @@ _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e
 
 @dataclass(frozen=True)
 class ComposeFile:
-    """Project name and services, those of active profiles only. `ca_file` is the file behind
-    the build secret "ca".
+    """Project name and services, those of active profiles only; `secrets` are the files behind
+    secrets, by name.
     """
 
     project: str
     services: tuple[Service, ...]
-    ca_file: str | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict)
     networks: tuple[str, ...] = ()
 
 
@@ -57,8 +63,13 @@ def load(compose: Sequence[str], env: Mapping[str, str]) -> ComposeFile:
     """
     reading = _config(compose, env, "--format", "json")
     hashing = _config(compose, env, "--hash", "*")
-    document = json.loads(_result(reading))
-    hashes = dict(line.split() for line in _result(hashing).splitlines())
+    try:
+        document = json.loads(_result(reading))
+        hashes = dict(line.split() for line in _result(hashing).splitlines())
+    finally:
+        hashing.end()
+    if not document.get("services"):
+        raise ConfigurationError("Compose file: it has no services")
     return described(document, hashes)
 
 
@@ -79,7 +90,11 @@ def described(document: Mapping[str, Any], hashes: Mapping[str, str]) -> Compose
             for name, body in sorted(services.items())
         ),
         networks=tuple(one["name"] for one in (document.get("networks") or {}).values()),
-        ca_file=((document.get("secrets") or {}).get("ca") or {}).get("file"),
+        secrets={
+            name: body["file"]
+            for name, body in (document.get("secrets") or {}).items()
+            if body.get("file")
+        },
     )
 
 
@@ -104,14 +119,14 @@ def _plain_name() -> str | None:
     if any(variable.startswith("COMPOSE_") for variable in os.environ):
         return None
     directory = Path()
-    others = ("compose.yml", "docker-compose.yml", "docker-compose.yaml")
-    if any((directory / name).exists() for name in others) or any(directory.glob("*override*")):
+    others = any((directory / name).exists() for name in NAMES[1:])
+    if others or any(directory.glob("*override*")) or not (directory / NAMES[0]).is_file():
         return None
     try:
         dotenv = directory / ".env"
-        if dotenv.exists() and "COMPOSE_" in dotenv.read_text():
+        if dotenv.exists() and (not dotenv.is_file() or "COMPOSE_" in dotenv.read_text()):
             return None
-        text = (directory / "compose.yaml").read_text()
+        text = (directory / NAMES[0]).read_text()
     except (OSError, UnicodeDecodeError):
         return None
     found = re.findall(r"^name:(.*)$", text, re.MULTILINE)
@@ -138,13 +153,29 @@ def seconds(duration: str) -> float:
 def _config(
     compose: Sequence[str], env: Mapping[str, str], *options: str, text: str = ""
 ) -> runner.Reading:
+    _refuse_what_is_no_file()
     words = ("--file", "-") if text else ()
     return runner.Reading((*compose, *words, "config", *options), env=env, text_in=text)
+
+
+def _refuse_what_is_no_file() -> None:
+    """Compose would wait for ever for a pipe that nobody writes to."""
+    given = os.environ.get("COMPOSE_FILE", "")
+    separator = os.environ.get("COMPOSE_PATH_SEPARATOR", os.pathsep)
+    for name in (*NAMES, ".env", *filter(None, given.split(separator))):
+        path = Path(name)
+        if path.exists() and not path.is_file():
+            raise ConfigurationError(f"{name} is not a file")
 
 
 def _result(reading: runner.Reading) -> str:
     try:
         return reading.result()
+    except NoAnswer as error:
+        # A few aliases of aliases are a file of gigabytes.
+        raise ConfigurationError(
+            f"Compose file: {error}. Or does the file refer to itself over and over?"
+        ) from None
     except CommandFailed as error:
         message = error.output.strip()
         if "unknown command: docker compose" in message or "not a docker command" in message:
@@ -162,6 +193,8 @@ def _service(name: str, body: Mapping[str, Any], config_hash: str) -> Service:
         replicas=int(deploy.get("replicas", body.get("scale", 1))),
         port=_port(name, labels),
         is_proxy=labels.get(PROXY_LABEL) == "true",
+        is_tls=_is_tls(name, labels),
+        hosts=tuple(_variable(body, HOSTS).split()),
         image=body.get("image", ""),
         build_context=_near(build.get("context")),
         dockerfile=build.get("dockerfile", "Dockerfile"),
@@ -276,6 +309,21 @@ def _port(name: str, labels: Mapping[str, str]) -> int | None:
             f"Compose file: service {name}: label {PORT_LABEL} must be a port number, not {text!r}"
         )
     return int(text)
+
+
+def _variable(body: Mapping[str, Any], name: str) -> str:
+    environment = body.get("environment")
+    return str(environment.get(name) or "") if isinstance(environment, Mapping) else ""
+
+
+def _is_tls(name: str, labels: Mapping[str, str]) -> bool:
+    text = labels.get(TLS_LABEL, "0")
+    if text not in ("0", "1"):
+        raise ConfigurationError(
+            f"Compose file: service {name}: label {TLS_LABEL} must be 0 or 1, not {text!r} "
+            "(STACK_TLS)"
+        )
+    return text == "1"
 
 
 def _start_timeout_s(check: Mapping[str, Any]) -> int:

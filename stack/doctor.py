@@ -1,21 +1,21 @@
 """`doctor`: what the stack needs, what was found, and what to do about it."""
 
-import re
 import shutil
+import ssl
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
-from stack import bases, lock, runner, show
+from stack import bases, certificates, lock, runner, show, versions
 from stack.engines import Engine, Finding, sources
 from stack.errors import StackError
 from stack.plan import Command
 from stack.reconcile import BROKEN
 
-# start_interval of health checks came with Engine 25; Compose before 2.20 does not pass it on.
-ENGINE_AT_LEAST = (25, 0)
-COMPOSE_AT_LEAST = (2, 20)
 DISK_GIB_AT_LEAST = 2
 
 # No engine, not permitted, no Compose file: the other checks would only say so again.
@@ -43,6 +43,7 @@ def examine(engine: Engine) -> list[Finding]:
         return findings
     for variable, reference in bases.references(engine.file.services).items():
         findings += _try(f"base {variable}", lambda v=variable, r=reference: _base(engine, v, r))  # type: ignore[misc]
+    findings += _try("certificate", lambda: _certificate(engine))
     findings += _try("port", lambda: _ports(engine))
     findings += _try("disk", lambda: _disk(engine))
     findings += _try("lock", lambda: _lock(engine))
@@ -60,40 +61,27 @@ def report(findings: list[Finding]) -> str:
     return "\n".join(lines)
 
 
-def at_least(found: str, wanted: tuple[int, ...]) -> bool:
-    """Whether a version such as "v2.26.1-4" is that new.
-
-    >>> at_least("v2.26.1-4", (2, 20, 2)), at_least("24.0.7", (25, 0))
-    (True, False)
-    """
-    numbers = tuple(int(number) for number in re.findall(r"\d+", found)[: len(wanted)])
-    return numbers >= wanted
-
-
 def _try(check: str, run: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    found: list[Finding] = []
     try:
-        return list(run())
+        found.extend(run())
     except StackError as error:
-        return [Finding(check, str(error).splitlines()[0], error.exit_code)]
+        found.append(Finding(check, str(error).splitlines()[0], error.exit_code))
+    return found
 
 
 def _engine(engine: Engine) -> Iterator[Finding]:
     info = engine.api.info()
-    version = info["ServerVersion"]
-    found = f"{version} on {info['OperatingSystem']}, {info['Architecture']}"
-    if at_least(version, ENGINE_AT_LEAST):
-        yield Finding("engine", found)
-    else:
-        yield Finding("engine", found, 69, f"Engine {_dotted(ENGINE_AT_LEAST)} or later is needed")
+    yield Finding(
+        "engine", f"{info['ServerVersion']} on {info['OperatingSystem']}, {info['Architecture']}"
+    )
+    versions.require("Docker Engine", info["ServerVersion"], versions.ENGINE_AT_LEAST)
 
 
 def _compose() -> Iterator[Finding]:
     version = runner.read(("docker", "compose", "version", "--short")).strip()
-    if at_least(version, COMPOSE_AT_LEAST):
-        yield Finding("compose", version)
-    else:
-        advice = f"Compose {_dotted(COMPOSE_AT_LEAST)} or later is needed: make engine"
-        yield Finding("compose", version, 69, advice)
+    yield Finding("compose", version)
+    versions.require("Docker Compose", version, versions.COMPOSE_AT_LEAST)
 
 
 def _buildx() -> Iterator[Finding]:
@@ -108,6 +96,39 @@ def _file(engine: Engine) -> Iterator[Finding]:
 def _base(engine: Engine, variable: str, reference: str) -> Iterator[Finding]:
     base = sources.base(engine.api, variable, reference)
     yield Finding(f"base {variable}", f"{base.reference}: {base.reason}")
+
+
+def _certificate(engine: Engine) -> Iterator[Finding]:
+    if not any(service.is_tls for service in engine.file.services):
+        yield Finding("certificate", "none needed: STACK_TLS is not 1")
+        return
+    found = certificates.read(certificates.paths(engine.file))
+    if found is None:
+        yield Finding("certificate", "not there", 1, "make it: python -m stack cert")
+        return
+    own = "" if found.is_local else " --cert FILE --key FILE"
+    until = f"{', '.join(found.names)}: until {found.expires_at:%Y-%m-%d}"
+    if not certificates.fits(certificates.paths(engine.file)):
+        advice = f"make another: python -m stack cert{own}"
+        yield Finding("certificate", "it does not fit its key", 1, advice)
+    served = _served(engine)
+    if served and served not in certificates.paths(engine.file).cert.read_text():
+        advice = "see what its log says: python -m stack logs proxy"
+        yield Finding("certificate", "the proxy serves another one", 1, advice)
+    if found.is_due(datetime.now(UTC)):
+        yield Finding("certificate", until, 1, f"renew it: python -m stack cert{own}")
+    else:
+        yield Finding("certificate", until)
+
+
+def _served(engine: Engine) -> str:
+    """The certificate that the proxy serves, in PEM; empty if it serves none."""
+    for url in engine.urls():
+        address = urlsplit(url)
+        with suppress(OSError):
+            host, port = address.hostname or "", address.port or 443
+            return ssl.get_server_certificate((host, port), timeout=5).strip()
+    return ""
 
 
 def _ports(engine: Engine) -> Iterator[Finding]:
@@ -146,7 +167,3 @@ def _routing(engine: Engine) -> Iterator[Finding]:
         yield Finding("routing", line, 1, "put it right: python -m stack up")
     if not lines:
         yield Finding("routing", "target lists and replicas agree")
-
-
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))

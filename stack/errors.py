@@ -19,6 +19,10 @@ class EngineUnavailable(StackError):
     exit_code = 69
 
 
+class NoAnswer(EngineUnavailable):
+    """A command that only looks takes too long."""
+
+
 class LockHeld(StackError):
     """Another run is changing the same project."""
 

@@ -28,6 +28,12 @@ from stack.plan import (
 )
 from stack.progress import Progress
 
+# What helps, by what a command said.
+ADVICE = {
+    "address pool": "Docker has no address left for a network. Free some: docker network prune",
+    "no space left on device": "The disk is full. Make room: docker system prune",
+}
+
 POLL_S = 0.2
 # How long an orchestrator may be away while it is waited for.
 AWAY_S = 30.0
@@ -244,6 +250,9 @@ def _failed(error: CommandFailed, number: int, total: int) -> StackError:
     text = f"step {number} of {total} failed: {error}"
     if error.output.strip():
         text += "\n" + _indented(_tail(error.output))
+    for symptom, advice in ADVICE.items():
+        if symptom in error.output.lower():
+            text += f"\n{advice}"
     text += "\nRun the same command again when the cause is gone: it goes on from what is there."
     failure = StackError(text)
     failure.exit_code = error.exit_code

@@ -4,6 +4,8 @@ import contextlib
 import fcntl
 import os
 import shlex
+import socket
+import sys
 import time
 from collections.abc import Iterator
 from hashlib import sha256
@@ -25,21 +27,24 @@ def lock_path(project: str, engine_id: str) -> Path:
 def held(path: Path, *, verb: str, wait_s: float) -> Iterator[None]:
     """Hold the lock; wait up to `wait_s` seconds for it, then raise LockHeld naming its holder."""
     deadline = time.monotonic() + wait_s
-    while (descriptor := _try(path)) is None:
+    while (taken := _try(path)) is None:
         if time.monotonic() >= deadline:
             raise LockHeld(
                 f"another run is changing this project: {holder(path) or 'unknown'}. "
                 "Try again when it has ended, or wait for it with --lock-wait SECONDS"
             )
         time.sleep(POLL_S)
+    descriptor, guard = taken
     try:
-        os.set_inheritable(descriptor, True)  # see runner.run
+        for one in (descriptor, guard):
+            os.set_inheritable(one, True)  # see runner.run
         os.ftruncate(descriptor, 0)
         since = time.strftime("%H:%M:%S")
         os.write(descriptor, f"process {os.getpid()}, {verb}, since {since}".encode())
         yield
         os.ftruncate(descriptor, 0)
     finally:
+        os.close(guard)
         os.close(descriptor)
 
 
@@ -61,17 +66,31 @@ def described(argv: list[str]) -> str:
     return f"`{shlex.join(argv)[:100]}`"
 
 
-def _try(path: Path) -> int | None:
+def _try(path: Path) -> tuple[int, int] | None:
+    """The descriptors that hold the lock; None if somebody else does."""
     descriptor = _open(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Somebody may have removed the file while we waited: a lock on it would exclude nobody.
         if os.path.samestat(os.fstat(descriptor), path.stat()):
-            return descriptor
+            return descriptor, _guard(path)
     except (BlockingIOError, FileNotFoundError):
         pass
     os.close(descriptor)
     return None
+
+
+def _guard(path: Path) -> int:
+    """A name that only one can have, and that nobody can remove, as they can the file. Raises
+    BlockingIOError if somebody has it. Only Linux has such names.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as guard:
+        if sys.platform == "linux":
+            try:
+                guard.bind(f"\0{path}")
+            except OSError:
+                raise BlockingIOError from None
+        return guard.detach()
 
 
 def _open(path: Path) -> int:
@@ -85,7 +104,7 @@ def _open(path: Path) -> int:
             descriptor = os.open(path, flags | os.O_CREAT, 0o666)
             # Every user of the engine has to be able to lock it, whatever the umask.
             with contextlib.suppress(PermissionError):
-                os.fchmod(descriptor, 0o666)
+                os.fchmod(descriptor, 0o666)  # nosec B103 - it holds no more than who has it
             return descriptor
     except OSError as error:
         raise NotPermitted(f"cannot open the lock {path}: {error.strerror}") from None

@@ -63,13 +63,16 @@ class Service:
     have, empty where it is not built here; then `config_hash`, Compose's own, takes their place.
     `published` are addresses and ports of the host. `conditions` says of each service in
     `depends_on` what has to hold of it; `needs` are all that it depends on, directly or not.
-    `build_settings` is a digest of how it is built, beside its context and arguments.
+    `build_settings` is a digest of how it is built, beside its context and arguments. `is_tls`:
+    it speaks HTTPS; `hosts`: those that it answers for, any if none.
     """
 
     name: str
     replicas: int = 1
     port: int | None = None
     is_proxy: bool = False
+    is_tls: bool = False
+    hosts: tuple[str, ...] = ()
     image: str = ""
     build_context: str | None = None
     dockerfile: str = "Dockerfile"

@@ -6,9 +6,10 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, NoReturn
 
-from stack.errors import CommandFailed, EngineUnavailable
+from stack.errors import CommandFailed, EngineUnavailable, NoAnswer
 
 if TYPE_CHECKING:
     from stack.plan import Command, Output, Pipeline
@@ -88,19 +89,24 @@ class Reading:
     def result(self, *, timeout_s: float = 30) -> str:
         """The command's standard output.
 
-        Raises CommandFailed with its standard error, EngineUnavailable if it takes too long.
+        Raises CommandFailed with its standard error, NoAnswer if it takes too long.
         """
         try:
             output, errors = self._process.communicate(self._text_in or None, timeout=timeout_s)
         except subprocess.TimeoutExpired:
             _end(self._process)
-            raise EngineUnavailable(
+            raise NoAnswer(
                 f"no answer within {timeout_s:.0f} s from: {shlex.join(self._argv)}. "
                 "Is the engine hanging?"
             ) from None
         if self._process.returncode:
             raise CommandFailed(shlex.join(self._argv), self._process.returncode, errors)
         return output
+
+    def end(self) -> None:
+        """End it, if it has not ended: nobody wants to know any more."""
+        if self._process.poll() is None:
+            _end(self._process)
 
 
 def read(argv: Sequence[str]) -> str:
@@ -185,5 +191,7 @@ def _end(process: subprocess.Popen[str]) -> str:
     try:
         return process.communicate(timeout=TERMINATE_GRACE_S)[0] or ""
     except subprocess.TimeoutExpired:
-        process.kill()
+        # With all that it has started: a plugin of `docker` would go on, and hold the pipe open.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         return process.communicate()[0] or ""

@@ -80,12 +80,16 @@ class ComposeEngine:
     def urls(self) -> list[str]:
         """Where the proxy answers; nowhere if it publishes no fixed port."""
         services = sorted(self.file.services, key=lambda service: not service.is_proxy)
-        published = [port for service in services for port in service.published]
+        published = [(one, port) for one in services for port in one.published]
         if not published:
             return []
-        host, port = published[0]
+        service, (host, port) = published[0]
+        scheme = "https" if service.is_tls else "http"
         # Listening on every address is reached on this one.
-        return [f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}/"]  # noqa: S104
+        local = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104
+        named = [one for one in service.hosts if "*" not in one]
+        name = local if local in named or not named else named[0]
+        return [f"{scheme}://{name}:{port}/"]
 
 
 def _observe(api: EngineApi, project: str) -> Snapshot:

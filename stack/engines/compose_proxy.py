@@ -75,7 +75,12 @@ def renew_proxy(snapshot: Snapshot, config: str | None, compose: Sequence[str], 
     # It starts with the configuration that its image was built with.
     built_with = service.revision.partition("-")[2]
     configure = _configure(service, proxy_name(snapshot), built_with, config)
-    return [*try_image(service), start, ready, *configure]
+    check = Command(
+        (*compose, "run", "--rm", "--no-deps", "--no-TTY", service.name, "proxy", "try"),
+        f"{service.name}: does nginx accept configuration and settings",
+        env,
+    )
+    return [*([check] if service.revision else []), start, ready, *configure]
 
 
 def restart_proxy(snapshot: Snapshot) -> Steps:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from stack import composefile, revision
+from stack import certificates, composefile, revision, versions
 from stack.composefile import DISPOSABLE_LABEL
 from stack.engines import compose_plans, compose_proxy, compose_up
 from stack.engines.compose import ComposeEngine
@@ -34,6 +34,10 @@ class ComposeVerbs:
 
     def up(self, counts: Mapping[str, int], drain_timeout_s: int | None, *, build: bool) -> Plan:
         """The plan to bring the stack up, with `counts` replicas where a number was asked for."""
+        info = self._engine.api.info()
+        versions.require("Docker Engine", info["ServerVersion"], versions.ENGINE_AT_LEAST)
+        compose = ".".join(map(str, composefile.version()))
+        versions.require("Docker Compose", compose, versions.COMPOSE_AT_LEAST)
         snapshot = self._engine.observe()
         if self._engine.runs_on_swarm():
             raise StackError(
@@ -51,7 +55,8 @@ class ComposeVerbs:
         if compose_proxy.proxy_is_renewed(snapshot):
             for conflict in self._engine.ports_in_use():
                 raise StackError(conflict)
-        return compose_up.up(snapshot, wanted, self._engine.compose)
+        plan = compose_up.up(snapshot, wanted, self._engine.compose)
+        return replace(plan, steps=(*certificates.steps(self._engine.file), *plan.steps))
 
     def rollout(self, names: Sequence[str], drain_timeout_s: int | None, *, again: bool) -> Plan:
         """The plan to bring these services to what their sources are now. `again`: build them even

@@ -72,15 +72,16 @@ class EngineApi:
             files = {
                 member.name.removeprefix("./"): file.read()
                 for member in archive
-                if (file := archive.extractfile(member))
+                # Not what links point to: that is elsewhere.
+                if member.isfile() and (file := archive.extractfile(member))
             }
         lists = {
             name.removeprefix("targets/"): target_list(data.decode())
             for name, data in files.items()
             if name.startswith("targets/")
         }
-        settings = {name: data for name, data in files.items() if not name.startswith("targets/")}
-        return lists, digest(settings)
+        given = {name: data for name, data in files.items() if not name.startswith("targets/")}
+        return lists, digest(given)
 
     def memory_bytes(self, replicas: tuple[Replica, ...]) -> dict[str, int]:
         """Memory of each running replica by its id, page cache not counted, as `docker stats`."""

@@ -49,7 +49,7 @@ def prepare(
         revisions=names,
         to_build=_without_image(services, names),
         bases=chosen,
-        build_env=(*_made_here(chosen), *_ca_env(engine.file.ca_file)),
+        build_env=(*_made_here(chosen), *_ca_env(engine.file.secrets.get("ca"))),
     )
     return replace(snapshot, services=services), wanted
 

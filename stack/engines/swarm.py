@@ -105,11 +105,15 @@ class SwarmEngine:
 
     def urls(self) -> list[str]:
         """Where each of the proxies answers."""
-        ports = [port for one in self.file.services if one.is_proxy for _, port in one.published]
+        proxies = [one for one in self.file.services if one.is_proxy]
+        ports = [port for one in proxies for _, port in one.published]
+        scheme = "https" if any(one.is_tls for one in proxies) else "http"
         cluster = self.cluster()
         addresses = {node.name: node.address for node in cluster.nodes}
         nodes = [one.node for one in cluster.snapshot.replicas if one.is_proxy and one.is_ready]
-        return [f"http://{addresses[node]}:{port}/" for node in sorted(nodes) for port in ports[:1]]
+        return [
+            f"{scheme}://{addresses[node]}:{port}/" for node in sorted(nodes) for port in ports[:1]
+        ]
 
     def checks(self) -> tuple[Check, ...]:
         return (

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from stack import bases, composefile, revision
+from stack import bases, certificates, composefile, revision
 from stack.engines import swarm_plans
 from stack.engines.images import Wanted, build, push, revision_env
 from stack.engines.sources import no_image, no_revision, prepare, with_revisions
@@ -31,6 +31,11 @@ class SwarmVerbs:
         if not any(one.is_proxy for one in cluster.snapshot.replicas):
             for conflict in self._engine.ports_in_use():
                 raise StackError(conflict)
+        if certificates.steps(self._engine.file):
+            raise StackError(
+                "STACK_TLS is 1, and there is no certificate, or it is about to expire. Make one "
+                "for the names of the nodes: python -m stack cert NAME..."
+            )
         services, wanted = self._prepare(None, build=build)
         wanted = replace(wanted, counts=counts, drain_timeout_s=drain_timeout_s)
         return self._deploy(cluster, services, wanted)

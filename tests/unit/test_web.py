@@ -32,6 +32,22 @@ def test_replica_says_who_answers_and_counts(client: FlaskClient) -> None:
     assert offset.total_seconds() == 0
 
 
+def test_an_error_is_json_and_keeps_its_headers(client: FlaskClient) -> None:
+    answer = client.put("/api/echo")
+    assert answer.status_code == 405
+    assert answer.json
+    assert answer.json["error"] == "Method Not Allowed"
+    assert set(answer.headers["Allow"].split(", ")) == {"POST", "OPTIONS"}
+
+
+def test_the_description_says_what_this_replica_allows() -> None:
+    client = create_app(MAX_WORK_MS=30).test_client()
+    document = client.get("/api/openapi.json").json
+    assert document
+    assert document["components"]["parameters"]["ms"]["schema"]["maximum"] == 30
+    assert client.get("/api/work?ms=31").status_code == 400
+
+
 def test_echo_answers_with_the_id(client: FlaskClient) -> None:
     answer = client.post("/api/echo", json={"id": "a-1"})
     assert answer.status_code == 200
@@ -128,6 +144,8 @@ def test_each_request_is_one_json_line(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1
     line = json.loads(lines[0])
-    assert set(line) == {"time", "request_id", "method", "path", "status", "ms"}
+    assert set(line) == {
+        *("time", "request_id", "method", "path", "client", "url_root", "status", "ms")
+    }
     assert line["request_id"] == 'id-1"'
     assert (line["method"], line["path"], line["status"]) == ("GET", "/api/replica", 200)
