@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test unit e2e proof proof-swarm lint format lock engine venv clean
+.PHONY: help up down test unit e2e proof proof-swarm lint sbom audit format lock engine venv clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -30,11 +30,21 @@ proof: engine venv-dev ## repeat the scenarios under load (REPEAT=5), write docs
 proof-swarm: engine venv-dev ## likewise on a Swarm of two nodes
 	$(VENV)/bin/python -m tests.proof swarm
 
-lint: venv-dev ## ruff, mypy --strict, shellcheck
+lint: venv-dev ## ruff, mypy --strict, bandit, shellcheck, hadolint, gixy
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/bandit --quiet --recursive --configfile pyproject.toml stack web
 	$(VENV)/bin/shellcheck scripts/*.sh proxy/bin/proxy .ci/run
+	$(VENV)/bin/hadolint web/Dockerfile proxy/Dockerfile
+	scripts/lint-nginx.sh
+
+audit: engine venv-dev ## attack a stack with slow clients (AUDIT_SECONDS=30 each), and see what others notice
+	scripts/audit-tools.sh
+	$(VENV)/bin/python -m tests.audit
+
+sbom: venv-dev ## a bill of materials for each image that runs, in sbom/
+	$(VENV)/bin/python scripts/sbom.py
 
 format: venv-dev ## format the Python code
 	$(VENV)/bin/ruff check --fix .

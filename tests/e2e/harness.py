@@ -29,8 +29,8 @@ class Stack:
     """A project on the real engine, driven as a user would: by `python -m stack`."""
 
     project: str = field(default_factory=lambda: f"stack-test-{secrets.token_hex(3)}")
-    port: int = field(default_factory=lambda: _free_port())
-    oracle_port: int = field(default_factory=lambda: _free_port())
+    port: int = field(default_factory=lambda: free_port())
+    oracle_port: int = field(default_factory=lambda: free_port())
     directory: Path = ROOT
     # Whether its replicas log to the oracle.
     watched: bool = False
@@ -44,6 +44,8 @@ class Stack:
     host: str = "127.0.0.1"
     # Where `docker login` keeps passwords.
     docker_config: Path | None = None
+    # Variables of the Compose file beside name and port: STACK_TLS and the like.
+    settings: dict[str, str] = field(default_factory=dict)
     history: list[str] = field(default_factory=list)
 
     @property
@@ -59,6 +61,7 @@ class Stack:
             # The test's Python and packages, the copy's code where there is one.
             "PYTHONPATH": str(self.directory),
             "STACK_ENGINE": self.engine,
+            **self.settings,
             **({"STACK_REGISTRY": self.registry} if self.registry else {}),
             **({"DOCKER_CONFIG": str(self.docker_config)} if self.docker_config else {}),
             **({"DOCKER_HOST": self.docker_host} if self.docker_host else {}),
@@ -250,7 +253,7 @@ def background(stack: Stack, *arguments: str) -> Iterator[subprocess.Popen[str]]
         process.communicate()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -4,11 +4,13 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from stack.bases import AVAILABLE, NO_REGISTRY, NO_SUCH_IMAGE, NOT_ALLOWED, ask_registry
-from tests.e2e.harness import Stack
+from tests.e2e.harness import Stack, engine, eventually, free_port
+from tests.e2e.swarm import registry_image
 
 MANIFEST = {
     "schemaVersion": 2,
@@ -84,3 +86,36 @@ def test_up_says_which_it_was_and_changes_nothing(stack: Stack, registry: str) -
     assert done.returncode == 77
     assert "docker login" in done.stderr
     assert stack.containers() == []
+
+
+def test_a_base_from_a_registry_can_be_pinned_by_digest(stack: Stack, tmp_path: Path) -> None:
+    made = json.loads(stack.compose("config", "--format", "json"))
+    base = made["services"]["web"]["build"]["args"]["PYTHON_IMAGE"]
+    port = free_port()
+    server = engine().containers.run(
+        registry_image(tmp_path),
+        environment={"REGISTRY_HTTP_ADDR": f"127.0.0.1:{port}"},
+        network_mode="host",
+        detach=True,
+    )
+    pinned = ""
+    try:
+        name = f"127.0.0.1:{port}/{stack.project}-base"
+        engine().images.get(base).tag(name)
+        eventually(lambda: "digest: sha256:" in engine().images.push(name), "it is pushed")
+        pinned = engine().images.get_registry_data(name).id
+        engine().images.remove(name)
+        done = stack.try_run("up", "web=1", PYTHON_IMAGE=f"{name}@{pinned}")
+        assert done.returncode == 0, done.stderr
+        assert f"docker pull {name}@{pinned}" in done.stderr
+        assert [row["state"] for row in stack.web()] == ["healthy"]
+        wrong = f"{name}@sha256:{'0' * 64}"
+        done = stack.try_run("--explain", "up", PYTHON_IMAGE=wrong)
+        assert done.returncode == 78, done.stderr
+        assert "has no such image" in done.stderr
+    finally:
+        server.remove(force=True)
+        for image in engine().images.list():
+            for one in (*image.tags, *image.attrs["RepoDigests"]):
+                if one.startswith(f"127.0.0.1:{port}/"):
+                    engine().images.remove(one, force=True)

@@ -5,10 +5,9 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import requests
 
-from tests.e2e.harness import Stack, engine, eventually
+from tests.e2e.harness import Stack, engine
 from tests.e2e.lab import follow_guide
 
 NO_WAY_OUT = "import socket; socket.create_connection(('192.0.2.1', 80), 2)"
@@ -136,38 +135,6 @@ def test_images_carry_their_revision_and_a_numeric_user(running: Stack) -> None:
         assert config["Labels"]["org.opencontainers.image.revision"] == row["revision"]
         assert re.fullmatch(r"\d+:\d+", config["User"])
         assert config["User"] != "0:0"
-
-
-def test_containers_are_hardened(running: Stack) -> None:
-    for container in running.containers():
-        host = container.attrs["HostConfig"]
-        assert host["ReadonlyRootfs"] is True
-        assert host["CapDrop"] == ["ALL"]
-        assert host["SecurityOpt"] == ["no-new-privileges:true"]
-        assert host["PidsLimit"] == 64
-        assert host["Memory"] > 0
-        assert host["NanoCpus"] > 0
-        assert host["LogConfig"]["Config"]["max-size"] == "10m"
-        assert host["RestartPolicy"]["Name"] == "unless-stopped"
-        assert not [mount for mount in container.attrs["Mounts"] if "docker.sock" in str(mount)]
-        for bindings in (host["PortBindings"] or {}).values():
-            assert {binding["HostIp"] for binding in bindings} == {"127.0.0.1"}
-    with pytest.raises(AssertionError):
-        # No way out of the app's network.
-        running.compose("exec", "web", "python3", "-c", NO_WAY_OUT)
-    network = engine().networks.get(f"{running.project}_web")
-    assert network.attrs["Internal"] is True
-
-
-def test_the_proxy_overwrites_what_clients_claim_and_hides_its_version(running: Stack) -> None:
-    answer = running.get(
-        "/api/replica", headers={"X-Forwarded-For": "6.6.6.6", "Forwarded": "for=6.6.6.6"}
-    )
-    assert answer.headers["Server"] == "nginx"
-    eventually(lambda: answer.headers["X-Request-ID"] in running.run("logs", "proxy"), "the line")
-    assert "6.6.6.6" not in running.run("logs", "proxy")
-    assert running.get("/proxy-health").text == "ok\n"
-    assert running.get("/").headers["Content-Encoding"] == "gzip"
 
 
 def test_a_body_over_the_cap_is_refused_by_the_proxy(running: Stack) -> None:
