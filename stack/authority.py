@@ -2,7 +2,6 @@
 
 import ipaddress
 import platform
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from stack.errors import UsageError
+from stack.hosts import host
 
 CA_VALID_DAYS = 3650
 
@@ -43,6 +42,7 @@ class Leaf:
     cert_pem: bytes
     key_pem: bytes
     expires_at: datetime
+    has_new_ca: bool
 
 
 def sign(
@@ -51,7 +51,9 @@ def sign(
     """Sign a certificate for these, by the CA in these files; it is made anew if it may not, does
     not last as long, or is broken. Raises OSError.
     """
-    ca, ca_key = _authority(ca_path, ca_key_path, identities, valid_days)
+    constraints = _constraints(identities)
+    there = _authority_there(ca_path, ca_key_path, constraints, valid_days)
+    ca, ca_key = there or _new_authority(ca_path, ca_key_path, constraints)
     leaf_key = ec.generate_private_key(ec.SECP256R1())
     leaf = (
         _builder(f"stack: {identities[0].value}", ca.subject, leaf_key.public_key(), valid_days)
@@ -63,32 +65,22 @@ def sign(
         )
         .sign(ca_key, hashes.SHA256())
     )
-    return Leaf(leaf.public_bytes(Encoding.PEM), _pem(leaf_key), leaf.not_valid_after_utc)
+    cert_pem, key_pem = leaf.public_bytes(Encoding.PEM), _pem(leaf_key)
+    return Leaf(cert_pem, key_pem, leaf.not_valid_after_utc, has_new_ca=there is None)
 
 
 def identity(name: str) -> x509.GeneralName:
     """A host name or address; raises UsageError for what is none."""
+    normal = host(name)
     try:
-        if "%" not in name:
-            return x509.IPAddress(ipaddress.ip_address(name))
+        return x509.IPAddress(ipaddress.ip_address(normal))
     except ValueError:
-        pass
-    label = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-    if not re.fullmatch(rf"(\*\.)?({label}\.)*{label}", name) or len(name) > 253:
-        raise UsageError(
-            f"{name!r} is no host name and no address: staging.example, *.staging.example, "
-            "127.0.0.1"
-        )
-    return x509.DNSName(name)
+        return x509.DNSName(normal)
 
 
-def _authority(
-    ca_path: Path, ca_key_path: Path, identities: Sequence[x509.GeneralName], valid_days: int
+def _new_authority(
+    ca_path: Path, ca_key_path: Path, constraints: x509.NameConstraints
 ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """The CA that is there; another one if it may not sign for all of these."""
-    constraints = _constraints(identities)
-    if found := _authority_there(ca_path, ca_key_path, constraints, valid_days):
-        return found
     private = ec.generate_private_key(ec.SECP256R1())
     name = f"stack: local CA of {platform.node()}"
     ca = (

@@ -1,5 +1,6 @@
 """The verbs that change something: read arguments, ask the engine for a plan, show it or run it."""
 
+import math
 import os
 import re
 import sys
@@ -12,7 +13,7 @@ import click
 
 from stack import __version__, arguments, engines, queries, runner, signals
 from stack.arguments import Counts, Options, drain_timeout, explain
-from stack.errors import EngineUnavailable, UsageError
+from stack.errors import ConfigurationError, EngineUnavailable, UsageError
 
 # `ps` should not take much longer than `docker compose ps`, and most of that is importing. What
 # it does not need is imported where it is used.
@@ -65,6 +66,8 @@ def cli(
             f"{project!r} is no project name: those have lowercase letters, digits, - and _, and "
             "begin with a letter or digit"
         )
+    if math.isnan(lock_wait):
+        raise UsageError("--lock-wait: 'nan' is no number of seconds")
     if registry is not None:
         arguments.check_registry(registry)
     # The connection to the engine is made while Python imports the rest. Where it cannot be, the
@@ -182,7 +185,7 @@ def push(options: Options, services: tuple[str, ...]) -> None:
     there = options.engine.file.services
     names = [arguments.known(name, there).name for name in services]
     names = names or [one.name for one in there]
-    _change(options, lambda: options.engine.verbs.push(names))
+    _change(options, lambda: options.engine.verbs.push(names), checked=False)
 
 
 @cli.command()
@@ -193,16 +196,19 @@ def push(options: Options, services: tuple[str, ...]) -> None:
 def cert(options: Options, names: tuple[str, ...], cert: Path | None, key: Path | None) -> None:
     """Make or renew the certificate for HTTPS, by a CA of this machine; or take your own.
 
-    NAME: the host names and addresses that it is for; localhost if none is given. STACK_TLS=1
-    serves it. A proxy that does already takes over a new one by itself, within seconds.
+    NAME: the host names and addresses that it is for. Without any: those of the one before, or
+    this machine, and ALLOWED_HOSTS. STACK_TLS=1 serves it. A proxy that does already takes over a
+    new one by itself, within seconds.
     """
-    from stack import certificates
+    from stack import authority, certificates
 
     if (cert is None) != (key is None) or (cert and names):
         raise UsageError("give --cert and --key together, and no NAME with them")
     # The Compose file says where it is wanted.
     os.environ["STACK_TLS"] = "1"
     paths = certificates.paths(options.engine.file)
+    for name in names:
+        authority.identity(name)
     if options.explain:
         click.echo(f"# writes {paths.cert}, {paths.key} and those of the CA beside them")
         return
@@ -212,8 +218,8 @@ def cert(options: Options, names: tuple[str, ...], cert: Path | None, key: Path 
         names = names or certificates.names_now(paths, options.engine.file)
         made = certificates.issue(paths, names)
     click.echo(f"{paths.cert}: {', '.join(made.names)}, until {made.expires_at:%Y-%m-%d}")
-    if made.is_local:
-        click.echo(f"Browsers trust it once they trust its CA, {paths.ca}: docs/security.md")
+    if made.has_new_ca:
+        click.echo(f"Its CA is new. Browsers trust it once they trust {paths.ca}: docs/security.md")
 
 
 @cli.command()
@@ -221,19 +227,25 @@ def cert(options: Options, names: tuple[str, ...], cert: Path | None, key: Path 
 @click.pass_obj
 def down(options: Options, volumes: bool) -> None:
     """Stop and remove containers and networks."""
-    _change(options, lambda: options.engine.verbs.down(with_volumes=volumes))
+    _change(options, lambda: options.engine.verbs.down(with_volumes=volumes), checked=False)
 
 
 for query in (queries.ps, queries.revisions, queries.logs, queries.doctor):
     cli.add_command(query)
 
 
-def _change(options: Options, make_plan: Callable[[], "Plan"]) -> None:
-    from stack import lock
+def _change(options: Options, make_plan: Callable[[], "Plan"], *, checked: bool = True) -> None:
+    """Make a plan and run it. `checked`: it needs a proxy that can be made, or go on running."""
+    from stack import front_door, lock, show
     from stack.execute import execute
     from stack.progress import Progress
 
     engine = options.engine
+    if checked:
+        front_door.check(engine.file)
+        seen = engine.observe()
+        if seen.mounts_gone:
+            raise ConfigurationError(f"{show.unknown(seen)}. Put it back first")
     if options.explain:
         explain(make_plan())
         return

@@ -26,8 +26,14 @@ from stack.model import (
 PORT_LABEL = "stack.route.port"
 PROXY_LABEL = "stack.proxy"
 TLS_LABEL = "stack.tls"
-# A variable of the proxy.
-HOSTS = "ALLOWED_HOSTS"
+# What guards the front door: the proxy's variables, and what users set for each.
+GUARDS = {
+    "STACK_TLS": "STACK_TLS",
+    "BASIC_AUTH": "HTPASSWD",
+    "ALLOWED_HOSTS": "ALLOWED_HOSTS",
+    "RATE_LIMIT": "RATE_LIMIT",
+    "CONNECTION_LIMIT": "CONNECTION_LIMIT",
+}
 # On volumes: what they hold is of no value.
 DISPOSABLE_LABEL = "stack.disposable"
 
@@ -194,7 +200,8 @@ def _service(name: str, body: Mapping[str, Any], config_hash: str) -> Service:
         port=_port(name, labels),
         is_proxy=labels.get(PROXY_LABEL) == "true",
         is_tls=_is_tls(name, labels),
-        hosts=tuple(_variable(body, HOSTS).split()),
+        guards=guards(body.get("environment")),
+        secrets=tuple(one["source"] for one in body.get("secrets") or ()),
         image=body.get("image", ""),
         build_context=_near(build.get("context")),
         dockerfile=build.get("dockerfile", "Dockerfile"),
@@ -311,9 +318,12 @@ def _port(name: str, labels: Mapping[str, str]) -> int | None:
     return int(text)
 
 
-def _variable(body: Mapping[str, Any], name: str) -> str:
-    environment = body.get("environment")
-    return str(environment.get(name) or "") if isinstance(environment, Mapping) else ""
+def guards(environment: object) -> dict[str, str]:
+    """Those that are on, by what users set."""
+    if not isinstance(environment, Mapping):
+        return {}
+    values = {said: str(environment.get(name) or "").strip() for name, said in GUARDS.items()}
+    return {name: value for name, value in values.items() if value not in ("", "0")}
 
 
 def _is_tls(name: str, labels: Mapping[str, str]) -> bool:

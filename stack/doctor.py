@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from stack import bases, certificates, lock, runner, show, versions
+from stack import bases, certificates, front_door, lock, runner, show, versions
 from stack.engines import Engine, Finding, sources
 from stack.errors import StackError
 from stack.plan import Command
@@ -44,6 +44,7 @@ def examine(engine: Engine) -> list[Finding]:
     for variable, reference in bases.references(engine.file.services).items():
         findings += _try(f"base {variable}", lambda v=variable, r=reference: _base(engine, v, r))  # type: ignore[misc]
     findings += _try("certificate", lambda: _certificate(engine))
+    findings += _try("front door", lambda: _guards(engine))
     findings += _try("port", lambda: _ports(engine))
     findings += _try("disk", lambda: _disk(engine))
     findings += _try("lock", lambda: _lock(engine))
@@ -67,6 +68,8 @@ def _try(check: str, run: Callable[[], Iterator[Finding]]) -> list[Finding]:
         found.extend(run())
     except StackError as error:
         found.append(Finding(check, str(error).splitlines()[0], error.exit_code))
+    except OSError as error:
+        found.append(Finding(check, f"{error.filename}: {error.strerror}", 1))
     return found
 
 
@@ -113,12 +116,27 @@ def _certificate(engine: Engine) -> Iterator[Finding]:
         yield Finding("certificate", "it does not fit its key", 1, advice)
     served = _served(engine)
     if served and served not in certificates.paths(engine.file).cert.read_text():
-        advice = "see what its log says: python -m stack logs proxy"
+        advice = "put it right: python -m stack up; or see why: python -m stack logs proxy"
         yield Finding("certificate", "the proxy serves another one", 1, advice)
+    for note in certificates.notes(engine.file):
+        said, _, advice = note.partition(": ")
+        yield Finding("certificate", said, 1, advice)
     if found.is_due(datetime.now(UTC)):
         yield Finding("certificate", until, 1, f"renew it: python -m stack cert{own}")
     else:
         yield Finding("certificate", until)
+
+
+def _guards(engine: Engine) -> Iterator[Finding]:
+    front_door.check(engine.file)
+    snapshot = engine.observe()
+    front_door.dropped(snapshot, engine.file.services)
+    stale = engine.stale_secrets(snapshot)
+    if stale:
+        found = f"the proxy has an older file of {', '.join(stale)} mounted"
+        yield Finding("front door", found, 1, "put it right: python -m stack up")
+    on = [front_door.WHAT[name] for one in engine.file.services for name in one.guards]
+    yield Finding("front door", ", ".join(on) or "open to whoever reaches the port")
 
 
 def _served(engine: Engine) -> str:
@@ -151,7 +169,7 @@ def _disk(engine: Engine) -> Iterator[Finding]:
     if free_gib >= DISK_GIB_AT_LEAST:
         yield Finding("disk", found)
     else:
-        yield Finding("disk", found, 1, "make room: docker system prune")
+        yield Finding("disk", found, 1, "make room: docker image prune")
 
 
 def _lock(engine: Engine) -> Iterator[Finding]:

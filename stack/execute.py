@@ -31,7 +31,7 @@ from stack.progress import Progress
 # What helps, by what a command said.
 ADVICE = {
     "address pool": "Docker has no address left for a network. Free some: docker network prune",
-    "no space left on device": "The disk is full. Make room: docker system prune",
+    "no space left on device": "The disk is full. Make room: docker image prune",
 }
 
 POLL_S = 0.2

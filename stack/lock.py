@@ -1,10 +1,12 @@
 """One change of a project at a time: a file lock, which the kernel frees when its holder dies."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import shlex
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -51,13 +53,17 @@ def held(path: Path, *, verb: str, wait_s: float) -> Iterator[None]:
 def holder(path: Path) -> str:
     """Who holds the lock, in words; empty if nobody does."""
     try:
-        with path.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return file.read(200)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.read(descriptor, 200).decode(errors="replace")
     except OSError:
         pass
+    finally:
+        os.close(descriptor)
     return ""
 
 
@@ -88,13 +94,24 @@ def _guard(path: Path) -> int:
         if sys.platform == "linux":
             try:
                 guard.bind(f"\0{path}")
-            except OSError:
-                raise BlockingIOError from None
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise BlockingIOError from None
+                raise
         return guard.detach()
 
 
 def _open(path: Path) -> int:
-    flags = os.O_RDWR | os.O_NOFOLLOW
+    # Who else may write there could have made a link, or a pipe that one waits for.
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = _opened(path, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotPermitted(f"the lock {path} is not a file: remove it")
+    return descriptor
+
+
+def _opened(path: Path, flags: int) -> int:
     try:
         try:
             # Without O_CREAT first: in a sticky directory the kernel refuses to open another

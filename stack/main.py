@@ -11,7 +11,7 @@ from contextlib import suppress
 import click
 
 from stack import signals
-from stack.errors import StackError
+from stack.errors import NotPermitted, StackError
 
 
 def main() -> None:
@@ -37,6 +37,11 @@ def main() -> None:
             traceback.print_exc()
         _complain(with_program(str(error)))
         sys.exit(error.exit_code)
+    except PermissionError as error:
+        if debug:
+            raise
+        _complain(f"{error.filename}: {error.strerror}")
+        sys.exit(NotPermitted.exit_code)
     except Exception as error:  # the one handler: a traceback is for those who ask for it
         if debug:
             raise
@@ -78,5 +83,7 @@ def with_program(message: str) -> str:
 
 
 def _complain(message: str) -> None:
+    # What is quoted may hold what a terminal would obey.
+    harmless = "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in message)
     with suppress(BrokenPipeError):
-        click.echo(f"stack: {message}", err=True)
+        click.echo(f"stack: {harmless}", err=True)

@@ -64,7 +64,8 @@ class Service:
     `published` are addresses and ports of the host. `conditions` says of each service in
     `depends_on` what has to hold of it; `needs` are all that it depends on, directly or not.
     `build_settings` is a digest of how it is built, beside its context and arguments. `is_tls`:
-    it speaks HTTPS; `hosts`: those that it answers for, any if none.
+    it speaks HTTPS. `guards`: what guards the front door, where it is on (see stack/front_door.py).
+    `secrets`: the names of those that it has.
     """
 
     name: str
@@ -72,7 +73,8 @@ class Service:
     port: int | None = None
     is_proxy: bool = False
     is_tls: bool = False
-    hosts: tuple[str, ...] = ()
+    guards: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
     image: str = ""
     build_context: str | None = None
     dockerfile: str = "Dockerfile"
@@ -101,6 +103,11 @@ class Service:
         return self.is_proxy or bool(self.published) or bool(self.container_name)
 
     @property
+    def hosts(self) -> tuple[str, ...]:
+        """The hosts that it answers for; any if there are none."""
+        return tuple(self.guards.get("ALLOWED_HOSTS", "").split())
+
+    @property
     def target(self) -> str:
         """The name of its target list in the proxy: "web:8000"."""
         return f"{self.name}:{self.port}"
@@ -112,6 +119,7 @@ class Replica:
 
     `draining`: the last change took it out of the proxy's target list, and it runs on. `node`: the
     machine that it is on, and `reason`: why it does not run, where an orchestrator says so.
+    `guards`: as those of Service, with which it was made.
     """
 
     id: str
@@ -133,6 +141,7 @@ class Replica:
     draining: bool = False
     node: str = ""
     reason: str = ""
+    guards: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def is_ready(self) -> bool:
@@ -217,7 +226,8 @@ class Snapshot:
 
     `services` and `revisions` (by service, newest first) are empty where only what runs was asked
     for. `routing` maps "service:port" to its list; `proxy_config` is the digest of the
-    configuration that the proxy runs. `updates` is by service, empty under Compose.
+    configuration that the proxy runs. `updates` is by service, empty under Compose. `mounts_gone`:
+    files that the proxy has mounted and that are gone, since when nobody can look into it.
     """
 
     project: str
@@ -227,6 +237,7 @@ class Snapshot:
     proxy_config: str | None = None
     revisions: Mapping[str, tuple[Revision, ...]] = field(default_factory=dict)
     updates: Mapping[str, Update] = field(default_factory=dict)
+    mounts_gone: tuple[str, ...] = ()
 
     def of(self, service: str) -> tuple[Replica, ...]:
         """The replicas of `service`, lowest number first."""

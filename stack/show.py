@@ -13,7 +13,8 @@ COLUMNS = ("NAME", "REVISION", "STATE", "ROUTED", "RESTARTS", "AGE", "MEMORY", "
 
 def rows(snapshot: Snapshot, memory: Mapping[str, int]) -> list[dict[str, Any]]:
     """One dictionary a replica, as `ps --json` prints it. Sizes in bytes, times in seconds;
-    `routed` is null for services that the proxy does not route to, `node` where there is only one.
+    `routed` is null for services that the proxy does not route to, and where nobody knows; `node`
+    where there is only one.
     """
     now = time.time()
     return [
@@ -22,7 +23,9 @@ def rows(snapshot: Snapshot, memory: Mapping[str, int]) -> list[dict[str, Any]]:
             "service": replica.service,
             "revision": replica.revision,
             "state": _state(snapshot, replica),
-            "routed": None if replica.port is None else snapshot.routes_to(replica),
+            "routed": None
+            if replica.port is None or snapshot.mounts_gone
+            else snapshot.routes_to(replica),
             "restarts": replica.restarts,
             "age_s": round(now - replica.created_at),
             "memory_bytes": memory.get(replica.id),
@@ -35,6 +38,8 @@ def rows(snapshot: Snapshot, memory: Mapping[str, int]) -> list[dict[str, Any]]:
 
 def drift(snapshot: Snapshot) -> list[str]:
     """Where the target lists and the replicas disagree, a sentence each."""
+    if snapshot.mounts_gone:
+        return [unknown(snapshot)]
     targets = {f"{r.service}:{r.port}" for r in snapshot.replicas if r.port and r.is_live}
     found = [
         f"{r.name} does not run: {r.reason}" for r in snapshot.replicas if r.reason and r.is_live
@@ -70,6 +75,12 @@ def drift(snapshot: Snapshot) -> list[str]:
                 f"(python -m stack rollout {service}, or rollback {service})"
             )
     return found
+
+
+def unknown(snapshot: Snapshot) -> str:
+    """Why nobody knows what the proxy routes to."""
+    paths = ", ".join(snapshot.mounts_gone)
+    return f"nobody can look into the proxy: {paths}, which it has mounted, is gone"
 
 
 def revisions(snapshot: Snapshot, service: str | None) -> list[dict[str, Any]]:

@@ -41,6 +41,10 @@ def when_ready(server: Any) -> None:
     server.handle_term = stop_later
 
 
+# nginx bounds requests first (proxy/conf/clients.conf), and answers in its own words.
+limit_request_line = 8190
+limit_request_fields = 1000
+
 # No max_requests: a worker that restarts by itself closes connections that nginx holds open.
 
 # The app writes one JSON line for each request itself.

@@ -111,6 +111,9 @@ class Engine(Protocol):
     def memory_bytes(self, replicas: "tuple[Replica, ...]") -> "Mapping[str, int]":
         """Memory of each replica of which it is known, by its id."""
 
+    def stale_secrets(self, snapshot: "Snapshot") -> list[str]:
+        """Secrets of which the running proxy sees another file than the one that is here."""
+
     def urls(self) -> list[str]:
         """Where the proxy answers; nowhere if it publishes no fixed port."""
 

@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stack import composefile, runner
@@ -67,6 +69,24 @@ class ComposeEngine:
         """What runs. Knows nothing of the Compose file but the project's name."""
         return _observe(self.api, self.project)
 
+    def stale_secrets(self, snapshot: Snapshot) -> list[str]:
+        """Secrets of which the running proxy sees another file than the one that is here: an
+        editor has put a new file into the old one's place, and a mount follows the old one.
+        """
+        proxy, service = snapshot.proxy, next((s for s in self.file.services if s.is_proxy), None)
+        if not (proxy and proxy.is_ready and service and self.api.is_local):
+            return []
+        said = runner.read(
+            ("docker", "exec", proxy.name, "sha256sum", *map(_inside, service.secrets))
+        )
+        seen = {line.split()[1]: line.split()[0] for line in said.splitlines()}
+        return [
+            name
+            for name in service.secrets
+            if seen.get(_inside(name))
+            != sha256(Path(self.file.secrets[name]).read_bytes()).hexdigest()
+        ]
+
     def runs_on_swarm(self) -> bool:
         """Whether a stack of this name runs here that is Swarm's."""
         label = f"{NAMESPACE_LABEL}={self.project}"
@@ -92,11 +112,17 @@ class ComposeEngine:
         return [f"{scheme}://{name}:{port}/"]
 
 
+def _inside(secret: str) -> str:
+    return f"/run/secrets/{secret}"
+
+
 def _observe(api: EngineApi, project: str) -> Snapshot:
     snapshot = Snapshot(project, replicas=api.replicas(project))
     if snapshot.proxy is None:
         return snapshot
     routing, proxy_config = api.routing(snapshot.proxy)
+    if not routing and (gone := api.mounts_gone(snapshot.proxy.id)):
+        return replace(snapshot, mounts_gone=tuple(gone))
     draining = {name for routes in routing.values() for name in routes.draining}
     replicas = tuple(
         replace(replica, draining=replica.is_live and replica.name in draining)

@@ -83,7 +83,7 @@ def renew_proxy(snapshot: Snapshot, config: str | None, compose: Sequence[str], 
     return [*([check] if service.revision else []), start, ready, *configure]
 
 
-def restart_proxy(snapshot: Snapshot) -> Steps:
+def restart_proxy(snapshot: Snapshot, reason: str = "") -> Steps:
     """Start the proxy's container again, with the lists that it has."""
     service, proxy = proxy_service(snapshot), snapshot.proxy
     if service is None or proxy is None:
@@ -91,7 +91,8 @@ def restart_proxy(snapshot: Snapshot) -> Steps:
     return [
         Command(
             ("docker", "restart", "-t", str(service.stop_grace_s), proxy.name),
-            f"{service.name}: one port, one proxy: there is no answer for about a second",
+            f"{service.name}: {reason}{', and ' if reason else ''}one port, one proxy: there is no "
+            "answer for about a second",
         ),
         _ready(snapshot, service),
     ]

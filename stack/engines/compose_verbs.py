@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from stack import certificates, composefile, revision, versions
+from stack import certificates, composefile, front_door, revision, versions
 from stack.composefile import DISPOSABLE_LABEL
 from stack.engines import compose_plans, compose_proxy, compose_up
 from stack.engines.compose import ComposeEngine
-from stack.engines.images import Wanted, build, push
+from stack.engines.images import Wanted, build, prune, push
 from stack.engines.sources import (
     load,
     no_image,
@@ -44,6 +44,7 @@ class ComposeVerbs:
                 f"project {self._engine.project} runs on the Swarm of this engine. Use it there "
                 "(--engine swarm), or end it first: python -m stack --engine swarm down"
             )
+        front_door.dropped(snapshot, self._engine.file.services)
         built = [service for service in self._engine.file.services if service.build_context]
         snapshot, wanted = prepare(self._engine, snapshot, built, build=build)
         proxy = next((service for service in built if service.is_proxy), None)
@@ -56,7 +57,16 @@ class ComposeVerbs:
             for conflict in self._engine.ports_in_use():
                 raise StackError(conflict)
         plan = compose_up.up(snapshot, wanted, self._engine.compose)
-        return replace(plan, steps=(*certificates.steps(self._engine.file), *plan.steps))
+        steps = (*certificates.steps(self._engine.file), *plan.steps)
+        if not compose_proxy.proxy_is_renewed(snapshot) and self._engine.stale_secrets(snapshot):
+            steps += tuple(compose_proxy.restart_proxy(snapshot, "it has an older file mounted"))
+        if proxy and proxy.name in wanted.to_build:
+            known = self._engine.api.revisions(f"{snapshot.project}-{proxy.name}")
+            of_proxy = replace(snapshot, revisions={proxy.name: known})
+            renewed = replace(proxy, revision=wanted.revisions[proxy.name])
+            steps += tuple(prune(of_proxy, renewed, renewed.revision))
+        notes = (*plan.notes, *certificates.notes(self._engine.file))
+        return replace(plan, steps=steps, notes=notes)
 
     def rollout(self, names: Sequence[str], drain_timeout_s: int | None, *, again: bool) -> Plan:
         """The plan to bring these services to what their sources are now. `again`: build them even

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from stack import model, runner
-from stack.composefile import PORT_LABEL, PROXY_LABEL
+from stack.composefile import PORT_LABEL, PROXY_LABEL, guards
 from stack.errors import EngineUnavailable, NotPermitted, StackError
 from stack.model import (
     PREVIOUS,
@@ -82,6 +82,14 @@ class EngineApi:
         }
         given = {name: data for name, data in files.items() if not name.startswith("targets/")}
         return lists, digest(given)
+
+    def mounts_gone(self, container: str) -> list[str]:
+        """Files of this machine that a container has mounted, and that are not there any more. It
+        goes on with them, but the engine finds no other file in it either.
+        """
+        mounts = (self.json(f"/containers/{container}/json") or {}).get("Mounts") or ()
+        sources = [str(one["Source"]) for one in mounts if one["Type"] == "bind"]
+        return [path for path in sources if self.is_local and not Path(path).exists()]
 
     def memory_bytes(self, replicas: tuple[Replica, ...]) -> dict[str, int]:
         """Memory of each running replica by its id, page cache not counted, as `docker stats`."""
@@ -230,7 +238,13 @@ def replica_of(inspected: dict[str, Any]) -> Replica:
         oom_killed=bool(inspected["State"].get("OOMKilled")),
         port=int(port) if port.isdecimal() else None,
         is_proxy=labels.get(PROXY_LABEL) == "true",
+        guards=guards(_environment(inspected)) if labels.get(PROXY_LABEL) == "true" else {},
     )
+
+
+def _environment(inspected: dict[str, Any]) -> dict[str, str]:
+    pairs = (pair.partition("=") for pair in inspected["Config"].get("Env") or ())
+    return {name: value for name, _, value in pairs}
 
 
 def _revision(labels: Mapping[str, str], image: str) -> str:

@@ -103,6 +103,10 @@ class SwarmEngine:
         ours = re.compile(rf"{re.escape(self.project)}_({names})\.")
         return conflicts(self.api, self.file.services, lambda name: bool(ours.match(name)))
 
+    def stale_secrets(self, snapshot: Snapshot) -> list[str]:  # noqa: ARG002 - as engines have it
+        """None: those of a Swarm are copies, and cannot change."""
+        return []
+
     def urls(self) -> list[str]:
         """Where each of the proxies answers."""
         proxies = [one for one in self.file.services if one.is_proxy]

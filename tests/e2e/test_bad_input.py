@@ -71,6 +71,7 @@ def complaint(done: subprocess.CompletedProcess[str], code: int, *says: str) -> 
     [
         (("nosuch",), "No such command"),
         (("scale",), "Missing argument"),
+        (("--lock-wait", "nan", "scale", "web=2"), "no number of seconds"),
         (("scale", "web"), "is not SERVICE=N"),
         (("scale", "web="), "whole number"),
         (("scale", "web=-1"), "whole number"),

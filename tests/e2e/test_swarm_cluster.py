@@ -152,7 +152,8 @@ def test_a_file_becomes_a_secret_and_a_changed_file_another_one(cluster: Stack) 
     (cluster.directory / "motto.txt").write_text("carpe diem")
     cluster.run("up")
     assert motto(cluster) == "carpe diem"
-    names = cluster.docker("secret", "ls", "--format", "{{.Name}}").split()
+    named = ("--filter", f"name={cluster.project}_motto")
+    names = cluster.docker("secret", "ls", *named, "--format", "{{.Name}}").split()
     assert len(names) == 1, "the old one has gone"
 
 

@@ -33,9 +33,11 @@ def file_of(paths: Paths, *services: Service) -> ComposeFile:
     return ComposeFile("p", services, secrets)
 
 
-def own(directory: Path, not_after: datetime | None = None) -> tuple[Path, Path]:
+def own(
+    directory: Path, *, not_before: datetime | None = None, not_after: datetime | None = None
+) -> tuple[Path, Path]:
     """A certificate from elsewhere, and its key."""
-    issued = trustme.CA().issue_cert("staging.example", not_after=not_after)
+    issued = trustme.CA().issue_cert("staging.example", not_before=not_before, not_after=not_after)
     paths = (directory / "own.pem", directory / "own-key.pem")
     issued.cert_chain_pems[0].write_to_path(str(paths[0]))
     issued.private_key_pem.write_to_path(str(paths[1]))
@@ -45,11 +47,18 @@ def own(directory: Path, not_after: datetime | None = None) -> tuple[Path, Path]
 def test_without_a_name_it_is_for_this_machine_and_the_hosts_that_are_allowed(
     paths: Paths,
 ) -> None:
-    allowing = replace(PROXY, hosts=("localhost", "staging.example"))
+    allowing = replace(PROXY, guards={"ALLOWED_HOSTS": "localhost Staging.Example"})
     names = certificates.names_now(paths, file_of(paths, allowing))
     assert names == ("localhost", "127.0.0.1", "::1", "staging.example")
     made = certificates.issue(paths, certificates.NAMES)
-    assert made == certificates.read(paths)
+    assert made.has_new_ca
+    assert replace(made, has_new_ca=False) == certificates.read(paths)
+    assert certificates.notes(file_of(paths, allowing)) == [
+        "no browser takes the certificate for staging.example: python -m stack cert"
+    ]
+    for name in ("*.example", "staging.example"):
+        certificates.issue(paths, ("localhost", name))
+        assert certificates.notes(file_of(paths, allowing)) == []
     assert made.names == ("localhost", "127.0.0.1", "::1")
     assert made.is_local
     assert timedelta(days=390) < made.expires_at - datetime.now(UTC) < timedelta(days=398)
@@ -160,12 +169,35 @@ def test_one_of_the_local_ca_that_expires_soon_is_renewed(
     assert len(certificates.steps(file_of(paths, PROXY))) == 1
 
 
+def test_one_that_is_broken_is_mended_by_another(paths: Paths) -> None:
+    made = certificates.issue(paths, certificates.NAMES)
+    paths.key.write_bytes(b"")
+    assert len(certificates.steps(file_of(paths, PROXY))) == 1
+    assert certificates.names_now(paths, file_of(paths, PROXY)) == made.names
+    paths.cert.write_bytes(b"nonsense")
+    with pytest.raises(ConfigurationError, match="python -m stack cert"):
+        certificates.steps(file_of(paths, PROXY))
+    certificates.issue(paths, certificates.names_now(paths, file_of(paths, PROXY)))
+    assert certificates.steps(file_of(paths, PROXY)) == []
+
+
+def test_one_of_a_ca_that_is_gone_is_not_of_the_local_ca(paths: Paths) -> None:
+    certificates.issue(paths, ("staging.example",))
+    before = paths.cert.read_bytes()
+    certificates.issue(paths, ("other.example",))
+    paths.cert.write_bytes(before)
+    found = certificates.read(paths)
+    assert found
+    assert not found.is_local
+
+
 def test_ones_own_is_never_replaced_by_another(paths: Paths, tmp_path: Path) -> None:
     soon = datetime.now(UTC) + timedelta(days=3)
     certificates.install(paths, *own(tmp_path, not_after=soon))
     assert certificates.steps(file_of(paths, PROXY)) == []
-    # Only whoever asks for it gets one of the CA in its place, and not for its names.
-    assert certificates.names_now(paths, file_of(paths, PROXY)) == certificates.NAMES
+    # Only whoever names hosts gets one of the CA in its place.
+    with pytest.raises(ConfigurationError, match="is not of the local CA"):
+        certificates.names_now(paths, file_of(paths, PROXY))
 
 
 def test_ones_own_is_taken_with_its_key(paths: Paths, tmp_path: Path) -> None:
@@ -183,12 +215,20 @@ def test_what_does_not_fit_is_refused_and_nothing_changes(paths: Paths, tmp_path
     expired = tmp_path / "expired"
     expired.mkdir()
     (tmp_path / "empty.pem").touch()
+    later = tmp_path / "later"
+    later.mkdir()
+    mail, mail_key = tmp_path / "mail.pem", tmp_path / "mail-key.pem"
+    issued = trustme.CA().issue_cert("teacher@staging.example")
+    issued.cert_chain_pems[0].write_to_path(str(mail))
+    issued.private_key_pem.write_to_path(str(mail_key))
     for given, says in (
         ((cert, paths.ca_key), "is not the key of"),
         (own(expired, not_after=datetime(2020, 1, 1, tzinfo=UTC)), "has expired on 2020-01-01"),
         ((tmp_path / "no.pem", key), "No such file"),
-        ((cert, tmp_path), "Is a directory"),
+        ((cert, tmp_path), "is not a file"),
         ((tmp_path / "empty.pem", key), "no certificate in PEM"),
+        (own(later, not_before=datetime(2090, 1, 1, tzinfo=UTC)), "valid from 2090-01-01 on only"),
+        ((mail, mail_key), "it names none"),
         ((cert, cert), "no key in PEM"),
         ((paths.ca, paths.ca_key), "it names none"),
     ):
@@ -199,7 +239,7 @@ def test_what_does_not_fit_is_refused_and_nothing_changes(paths: Paths, tmp_path
 
 @pytest.mark.parametrize("name", ["", "a b", "-x", "a/b", "http://a", "ü.example", "a." * 130])
 def test_what_is_no_name_is_refused(paths: Paths, name: str) -> None:
-    with pytest.raises(UsageError, match="is no host name and no address"):
+    with pytest.raises(UsageError, match=r"is no host name|write it"):
         certificates.issue(paths, (name,))
     assert not paths.cert.exists()
 

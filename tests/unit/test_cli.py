@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from stack import main
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -71,3 +73,11 @@ def test_a_missing_docker_command_exits_69(tmp_path: Path) -> None:
     done = stack("-p", "nosuch", "ps", PATH=str(tmp_path))
     assert done.returncode == 69
     assert "docker is not installed" in done.stderr
+
+
+def test_what_a_message_quotes_cannot_command_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("click.utils.should_strip_ansi", lambda *_: False)
+    main._complain("no file \x1b[31mred\x07, but ü\nand more")
+    assert capsys.readouterr().err == "stack: no file \\x1b[31mred\\x07, but ü\nand more\n"

@@ -1,5 +1,6 @@
 """One run at a time on a project."""
 
+import os
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stack import lock
-from stack.errors import LockHeld
+from stack.errors import LockHeld, NotPermitted
 
 HOLD = """
 import sys, time
@@ -65,6 +66,13 @@ def test_a_file_that_is_removed_while_it_is_locked_lets_nobody_else_in(path: Pat
             with pytest.raises(LockHeld), lock.held(path, verb="`down`", wait_s=0):
                 pass
     with lock.held(path, verb="`down`", wait_s=0):
+        pass
+
+
+def test_a_pipe_in_its_place_is_refused_and_not_waited_for(path: Path) -> None:
+    os.mkfifo(path)
+    assert lock.holder(path) == ""
+    with pytest.raises(NotPermitted, match="is not a file"), lock.held(path, verb="", wait_s=0):
         pass
 
 
