@@ -34,6 +34,8 @@ GUARDS = {
     "RATE_LIMIT": "RATE_LIMIT",
     "CONNECTION_LIMIT": "CONNECTION_LIMIT",
 }
+# The file of a secret that is not used: it is on every machine, that of a remote engine too.
+UNUSED = os.devnull
 # On volumes: what they hold is of no value.
 DISPOSABLE_LABEL = "stack.disposable"
 
@@ -52,7 +54,7 @@ _UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "µs": 1e
 @dataclass(frozen=True)
 class ComposeFile:
     """Project name and services, those of active profiles only; `secrets` are the files behind
-    secrets, by name.
+    those secrets that are used, by name.
     """
 
     project: str
@@ -99,7 +101,7 @@ def described(document: Mapping[str, Any], hashes: Mapping[str, str]) -> Compose
         secrets={
             name: body["file"]
             for name, body in (document.get("secrets") or {}).items()
-            if body.get("file")
+            if body.get("file") not in (None, "", UNUSED)
         },
     )
 

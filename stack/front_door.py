@@ -55,7 +55,7 @@ def dropped(snapshot: Snapshot, services: Iterable[Service]) -> None:
     if gone:
         has = ", ".join(WHAT[name] for name in gone)
         on = " ".join(f"{name}={proxy.guards[name]!r}".replace("'", "") for name in gone)
-        off = " ".join(f"{name}={'0' if name == 'STACK_TLS' else ''}" for name in gone)
+        off = " ".join(f"{name}=" for name in gone)
         raise ConfigurationError(
             f"the proxy that runs has {has}, and nothing here says so any more. To keep it, write "
             f"it into .env: {on}. To go without, say it: {off} python -m stack up"

@@ -74,15 +74,14 @@ class ComposeEngine:
         editor has put a new file into the old one's place, and a mount follows the old one.
         """
         proxy, service = snapshot.proxy, next((s for s in self.file.services if s.is_proxy), None)
-        if not (proxy and proxy.is_ready and service and self.api.is_local):
+        names = [name for name in service.secrets if name in self.file.secrets] if service else []
+        if not (proxy and proxy.is_ready and names and self.api.is_local):
             return []
-        said = runner.read(
-            ("docker", "exec", proxy.name, "sha256sum", *map(_inside, service.secrets))
-        )
+        said = runner.read(("docker", "exec", proxy.name, "sha256sum", *map(_inside, names)))
         seen = {line.split()[1]: line.split()[0] for line in said.splitlines()}
         return [
             name
-            for name in service.secrets
+            for name in names
             if seen.get(_inside(name))
             != sha256(Path(self.file.secrets[name]).read_bytes()).hexdigest()
         ]

@@ -10,7 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from stack.composefile import COMPLETED, DISPOSABLE_LABEL
+from stack.composefile import COMPLETED, DISPOSABLE_LABEL, UNUSED
 from stack.errors import ConfigurationError
 from stack.model import CONTINUE, PAUSE, ROLLBACK, START_FIRST, STOP_FIRST, Service
 
@@ -187,10 +187,19 @@ def _service(
     if volumes:
         kept["volumes"] = volumes
     for kind in ("secrets", "configs"):
-        for one in kept.get(kind, []):
+        given = kept.pop(kind, [])
+        # Swarm makes no empty ones.
+        used = [one for one in given if not _is_unused(document, kind, one["source"])]
+        for one in used:
             if isinstance(one.get("mode"), str):
                 one["mode"] = int(one["mode"], 8)
+        if used:
+            kept[kind] = used
     return kept
+
+
+def _is_unused(document: Mapping[str, Any], kind: str, name: str) -> bool:
+    return bool(document[kind][name].get("file") == UNUSED)
 
 
 def _refuse_private_ports(service: Service, body: Mapping[str, Any]) -> None:
@@ -330,7 +339,7 @@ def files(document: Mapping[str, Any]) -> Iterator[str]:
     for kind in ("secrets", "configs"):
         used = {name for body in document["services"].values() for name in _used(body, kind)}
         for name, body in (document.get(kind) or {}).items():
-            if name in used and "file" in body:
+            if name in used and body.get("file", UNUSED) != UNUSED:
                 yield body["file"]
 
 

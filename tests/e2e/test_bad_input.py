@@ -377,7 +377,7 @@ def test_a_build_on_a_full_disk_changes_nothing(stack: Stack, tmp_path: Path) ->
         stack.edit(
             "web/Dockerfile", "USER 10001", "RUN head -c 100m /dev/zero > /srv/big\nUSER 10001"
         )
-        complaint(stack.try_run("rollout"), 1, "The disk is full", "docker system prune")
+        complaint(stack.try_run("rollout"), 1, "The disk is full", "docker image prune")
         assert [row["revision"] for row in stack.web()] == before
         (data / "fill").unlink()
         stack.run("rollout")
