@@ -5,10 +5,7 @@ remove the ones that left it. Killed anywhere in between, the proxy still sends 
 that serve, and the next plan starts from what is there.
 """
 
-from stack.model import (
-    Replica,
-    Snapshot,
-)
+from stack.model import PAUSED, Replica, Snapshot
 from stack.plan import (
     Command,
     Make,
@@ -65,6 +62,11 @@ def clear(snapshot: Snapshot, goal: Goal, choice: Choice, proxy: str) -> Steps:
     an interrupted change has left. `proxy` is empty where none serves.
     """
     steps: Steps = []
+    frozen = [one.name for one in snapshot.of(goal.service.name) if one.state == PAUSED]
+    if frozen:
+        # Compose would try to start it, and fail; and what it has in flight can only end like this.
+        why = f"{goal.service.name}: paused by hand; it goes on until another one is there"
+        steps.append(Command(("docker", "unpause", *frozen), why))
     if proxy and any(snapshot.lists(replica) for replica in choice.dead):
         # A new one may get a dead one's name and address, and would have traffic at once.
         stay = [one for one in (*choice.keep, *choice.old) if snapshot.routes_to(one)]

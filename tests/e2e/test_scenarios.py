@@ -352,6 +352,20 @@ def test_a_replica_that_is_paused_for_3_s_delays_requests_and_loses_none(
     result.assert_nothing_lost()
 
 
+@pytest.mark.parametrize("verb", [("up",), ("scale", "web=3"), ("restart", "web")], ids=" ".join)
+def test_a_replica_that_is_paused_is_replaced_and_what_it_had_in_flight_is_answered(
+    lab: Stack, oracle: Oracle, verb: tuple[str, ...]
+) -> None:
+    victim = lab.containers("web")[0]
+    with oracle(lab) as result:
+        wait_for_check(victim)
+        victim.pause()
+        lab.run(*verb)
+    result.assert_nothing_lost()
+    assert victim.name not in {row["name"] for row in lab.web()}
+    assert_whole(lab, 3 if verb[0] == "scale" else 2)
+
+
 @pytest.mark.counted
 def test_a_proxy_that_is_killed_is_back_within_3_s_with_the_same_list(
     lab: Stack, oracle: Oracle

@@ -10,6 +10,7 @@ from stack.errors import ReplicaFailed
 from stack.model import (
     EXITED,
     HEALTHY,
+    PAUSED,
     STARTING,
     UNHEALTHY,
     Replica,
@@ -167,6 +168,8 @@ class SimulatedEngine:
                 assert not routed & set(names), "drained while it gets traffic"
             case ("docker", "stop", "-t", _, *names):
                 self._set_state(names, EXITED)
+            case ("docker", "unpause", *names):
+                self._set_state(names, HEALTHY)
             case ("docker", "rm", *names):
                 assert all(not r.is_live for r in self.snapshot.replicas if r.name in names)
                 kept = tuple(r for r in self.snapshot.replicas if r.name not in names)
@@ -179,6 +182,7 @@ class SimulatedEngine:
     def _make(self, total: int, revision: str) -> None:
         mine = self.snapshot.of("web")
         assert total > len(mine), "Compose would remove some"
+        assert all(one.state != PAUSED for one in mine), "Compose would try to start it, and fail"
         highest = max((r.number for r in mine), default=0)
         new = tuple(
             replace(

@@ -75,6 +75,7 @@ def test_scaling_down_keeps_those_that_serve_whatever_their_numbers() -> None:
     ill = [replica(1, state=UNHEALTHY), replica(2), replica(3, state=PAUSED), replica(4)]
     plan = scale(snapshot_of(ill, [2, 4]), 2)
     assert commands(plan) == [
+        "docker unpause p-web-3",
         "docker exec p-proxy-1 proxy drain 10 p-web-1 p-web-3",
         "docker stop -t 10 p-web-1 p-web-3",
         "docker rm p-web-1 p-web-3",
