@@ -194,7 +194,7 @@ def install(where: Paths, own_cert: Path, own_key: Path) -> Certificate:
 
     Raises ConfigurationError if they do not belong together, or have expired.
     """
-    # Read once: what is checked is what is written.
+    # They are read more than once, as a pipe cannot be.
     for path in (own_cert, own_key):
         if path.exists() and not path.is_file():
             raise ConfigurationError(f"{path} is not a file")

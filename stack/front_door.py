@@ -54,7 +54,7 @@ def dropped(snapshot: Snapshot, services: Iterable[Service]) -> None:
     gone = [name for name in proxy.guards if name not in wanted and not _is_said(name)]
     if gone:
         has = ", ".join(WHAT[name] for name in gone)
-        on = " ".join(f"{name}={proxy.guards[name]!r}".replace("'", "") for name in gone)
+        on = ", ".join(f"{name}={proxy.guards[name]}" for name in gone)
         off = " ".join(f"{name}=" for name in gone)
         raise ConfigurationError(
             f"the proxy that runs has {has}, and nothing here says so any more. To keep it, write "

@@ -124,7 +124,7 @@ def test_a_guard_goes_off_only_if_somebody_says_so(
     kept = file_of(tmp_path, HTPASSWD="g", STACK_TLS="1").services
     front_door.dropped(snapshot, kept)
     open_ = file_of(tmp_path).services
-    with pytest.raises(ConfigurationError, match="HTPASSWD=f STACK_TLS=1"):
+    with pytest.raises(ConfigurationError, match="HTPASSWD=f, STACK_TLS=1"):
         front_door.dropped(snapshot, open_)
     monkeypatch.setenv("HTPASSWD", "")
     with pytest.raises(ConfigurationError, match="say it: STACK_TLS= python -m stack up"):
