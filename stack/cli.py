@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -230,7 +230,7 @@ def down(options: Options, volumes: bool) -> None:
     _change(options, lambda: options.engine.verbs.down(with_volumes=volumes), checked=False)
 
 
-for query in (queries.ps, queries.revisions, queries.logs, queries.doctor):
+for query in (queries.ps, queries.top, queries.revisions, queries.logs, queries.doctor):
     cli.add_command(query)
 
 
@@ -239,6 +239,7 @@ def _change(options: Options, make_plan: Callable[[], "Plan"], *, checked: bool 
     from stack import front_door, lock, show
     from stack.execute import execute
     from stack.progress import Progress
+    from stack.topology import Publisher
 
     engine = options.engine
     if checked:
@@ -250,12 +251,15 @@ def _change(options: Options, make_plan: Callable[[], "Plan"], *, checked: bool 
         explain(make_plan())
         return
     path = lock.lock_path(engine.project, engine.id)
-    with lock.held(path, verb=lock.described(sys.argv[1:]), wait_s=options.lock_wait_s):
+    verb = lock.described(sys.argv[1:])
+    with lock.held(path, verb=verb, wait_s=options.lock_wait_s):
         plan = make_plan()
+        publisher = Publisher(verb, engine.observe, engine.publish) if engine.publishes else None
         for note in plan.notes:
             click.echo(f"note: {note}", err=True)
-        if not plan.steps:
-            click.echo(f"Nothing to do: {plan.outcome}.", err=True)
-            return
-        with signals.between_steps():
-            execute(plan, engine.observe, Progress(debug=options.debug))
+        with publisher.verb() if publisher else nullcontext():
+            if not plan.steps:
+                click.echo(f"Nothing to do: {plan.outcome}.", err=True)
+                return
+            with signals.between_steps():
+                execute(plan, engine.observe, Progress(debug=options.debug), publisher)

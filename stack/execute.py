@@ -3,9 +3,11 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 from stack import runner, signals, verdict
 from stack.errors import (
+    NO_LEADER,
     CommandFailed,
     EngineUnavailable,
     Interrupted,
@@ -27,6 +29,7 @@ from stack.plan import (
     Watch,
 )
 from stack.progress import Progress
+from stack.topology import Publisher
 
 # What helps, by what a command said.
 ADVICE = {
@@ -41,15 +44,21 @@ AWAY_S = 30.0
 LOOK_BACK_S = 10
 
 
-def execute(plan: Plan, observe: Callable[[], Snapshot], progress: Progress) -> None:
+def execute(
+    plan: Plan,
+    observe: Callable[[], Snapshot],
+    progress: Progress,
+    publisher: Publisher | None = None,
+) -> None:
     """Run the steps in their order. Where a new replica fails, go on with the plan's `recover`.
+    `publisher` is told what there is whenever that was looked at.
 
     Any other failure ends the run with an error that says what state it leaves; running the same
     verb again goes on from there. A signal ends it before the next step.
     """
     while True:
         try:
-            _Run(plan, observe, progress).steps()
+            _Run(plan, observe, progress, publisher).steps()
         except ReplicaFailed as failed:
             following = plan.recover(failed, observe()) if plan.recover else None
             if following is None:
@@ -65,10 +74,17 @@ def execute(plan: Plan, observe: Callable[[], Snapshot], progress: Progress) -> 
 class _Run:
     """One run of a plan, and what it has seen of the replicas so far."""
 
-    def __init__(self, plan: Plan, observe: Callable[[], Snapshot], progress: Progress) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        observe: Callable[[], Snapshot],
+        progress: Progress,
+        publisher: Publisher | None,
+    ) -> None:
         self._plan = plan
-        self._observe = observe
+        self._look = observe
         self._progress = progress
+        self._publisher = publisher
         self._known: dict[str, verdict.Known] = {}
         self._routed_at = time.monotonic()
         # Whether the last drain was over before all that was in flight had ended.
@@ -79,7 +95,12 @@ class _Run:
         for number, step in enumerate(self._plan.steps, start=1):
             try:
                 signals.check()
-                with self._progress.step(number, total, step):
+                published = (
+                    self._publisher.step(number, total, step.why)
+                    if self._publisher
+                    else nullcontext()
+                )
+                with self._progress.step(number, total, step), published:
                     self._step(step)
             except Interrupted as error:
                 now = "" if error.in_a_hurry else _summary(self._observe())
@@ -90,6 +111,12 @@ class _Run:
                 if isinstance(step, Make | Run):
                     raise self._not_made(step, error) from error
                 raise _failed(error, number, total) from error
+
+    def _observe(self) -> Snapshot:
+        snapshot = self._look()
+        if self._publisher:
+            self._publisher.saw(snapshot)
+        return snapshot
 
     def _not_made(self, step: Make | Run, error: CommandFailed) -> ReplicaFailed:
         what = "none could be made"
@@ -253,6 +280,8 @@ def _failed(error: CommandFailed, number: int, total: int) -> StackError:
     for symptom, advice in ADVICE.items():
         if symptom in error.output.lower():
             text += f"\n{advice}"
+    if error.leaderless:
+        text += f"\n{NO_LEADER}"
     text += "\nRun the same command again when the cause is gone: it goes on from what is there."
     failure = StackError(text)
     failure.exit_code = error.exit_code

@@ -16,6 +16,8 @@ from pathlib import Path
 from stack.errors import LockHeld, NotPermitted
 
 POLL_S = 0.1
+# Whoever only looks who holds it has it for a moment.
+LOOK_S = 0.05
 
 
 def lock_path(project: str, engine_id: str) -> Path:
@@ -28,7 +30,7 @@ def lock_path(project: str, engine_id: str) -> Path:
 @contextlib.contextmanager
 def held(path: Path, *, verb: str, wait_s: float) -> Iterator[None]:
     """Hold the lock; wait up to `wait_s` seconds for it, then raise LockHeld naming its holder."""
-    deadline = time.monotonic() + wait_s
+    deadline = time.monotonic() + max(wait_s, LOOK_S)
     while (taken := _try(path)) is None:
         if time.monotonic() >= deadline:
             raise LockHeld(

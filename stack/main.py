@@ -11,7 +11,7 @@ from contextlib import suppress
 import click
 
 from stack import signals
-from stack.errors import NotPermitted, StackError
+from stack.errors import Interrupted, NotPermitted, StackError
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
         # The reader of our output has gone (`ps | head`): nobody is left to be told anything.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
-    except StackError as error:
+    except (StackError, Interrupted) as error:
         if debug:
             traceback.print_exc()
         _complain(with_program(str(error)))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stack.engines import Engine
 
 WATCH_S = 1.0
+WIDTH = 160
 
 
 @click.command()
@@ -37,6 +38,30 @@ def ps(options: Options, as_json: bool, watch: bool) -> None:
         if not watch:
             return
         time.sleep(WATCH_S)
+
+
+@click.command()
+@click.pass_obj
+def top(options: Options) -> None:
+    """Watch replicas, traffic and the manager, until interrupted; once, without a terminal."""
+    if options.explain:
+        explain(options.engine.verbs.ps_commands())
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    from stack.top import Watch
+
+    # A file or a pipe has no width.
+    width = None if sys.stdout.isatty() else WIDTH
+    watch, console = Watch(options.engine), Console(width=width)
+    if not console.is_terminal:
+        console.print(watch.look())
+        return
+    with Live(watch.look(), console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            time.sleep(WATCH_S)
+            live.update(watch.look(), refresh=True)
 
 
 @click.command()

@@ -19,6 +19,7 @@ def rows(snapshot: Snapshot, memory: Mapping[str, int]) -> list[dict[str, Any]]:
     now = time.time()
     return [
         {
+            "id": replica.id[:12],
             "name": replica.name,
             "service": replica.service,
             "revision": replica.revision,

@@ -21,12 +21,13 @@ RESTARTS_AT_START = 2
 
 @dataclass(frozen=True)
 class Answer:
-    """A line of the proxy's log: when (Unix seconds), and each replica's address and status that
-    was tried for this request.
+    """A line of the proxy's log: when (Unix seconds), each replica's address and status that was
+    tried for this request, and how long it took.
     """
 
     at: float
     tried: tuple[tuple[str, str], ...]
+    seconds: float = 0
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,10 @@ def answers(log: str) -> list[Answer]:
             # nginx separates the replicas that it tried by a comma, and groups by a colon.
             addresses = str(entry["upstream"]).replace(" : ", ", ").split(", ")
             statuses = str(entry["upstream_status"]).replace(" : ", ", ").split(", ")
-            at = unix_seconds(stamp)
+            at, seconds = unix_seconds(stamp), float(entry["seconds"])
         except (ValueError, LookupError, TypeError):
             continue
-        found.append(Answer(at, tuple(zip(addresses, statuses, strict=False))))
+        found.append(Answer(at, tuple(zip(addresses, statuses, strict=False)), seconds))
     return found
 
 

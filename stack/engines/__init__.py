@@ -114,6 +114,20 @@ class Engine(Protocol):
     def stale_secrets(self, snapshot: "Snapshot") -> list[str]:
         """Secrets of which the running proxy sees another file than the one that is here."""
 
+    # Whether it can be told what the live view shows.
+    publishes: bool
+
+    def publish(self, proxy: "Replica", data: bytes) -> None:
+        """Give a proxy what the live view shows; see stack/topology.py."""
+
+    def published(self, proxy: "Replica") -> bytes | None:
+        """What it was given last, if anything."""
+
+    def proxy_log(self, proxy: "Replica", since: float) -> str | None:
+        """What the proxy has logged since then (Unix seconds), with Docker's time stamps; None
+        where it cannot be read.
+        """
+
     def urls(self) -> list[str]:
         """Where the proxy answers; nowhere if it publishes no fixed port."""
 

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stack import composefile, runner
+from stack import composefile, runner, topology
 from stack.composefile import ComposeFile
 from stack.engines import Check
 from stack.engines.engine_api import EngineApi
@@ -61,6 +61,19 @@ class ComposeEngine:
 
     def memory_bytes(self, replicas: tuple[Replica, ...]) -> dict[str, int]:
         return self.api.memory_bytes(replicas)
+
+    publishes = True
+
+    def publish(self, proxy: Replica, data: bytes) -> None:
+        self.api.put_archive(proxy.id, topology.DIRECTORY, topology.archive(data))
+
+    def published(self, proxy: Replica) -> bytes | None:
+        data = self.api.archive(proxy.id, f"{topology.DIRECTORY}/{topology.NAME}")
+        return topology.extracted(data) if data else None
+
+    def proxy_log(self, proxy: Replica, since: float) -> str | None:
+        argv = ("docker", "logs", "--timestamps", "--since", f"{since:.6f}", proxy.id)
+        return runner.read(argv)
 
     def checks(self) -> tuple[Check, ...]:
         return ()

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 
 from stack import model, runner
 from stack.composefile import PORT_LABEL, PROXY_LABEL, guards
-from stack.errors import EngineUnavailable, NotPermitted, StackError
+from stack.errors import LEADERLESS, NO_LEADER, EngineUnavailable, NotPermitted, StackError
 from stack.model import (
     PREVIOUS,
     PROJECT_LABEL,
@@ -34,14 +34,6 @@ from stack.revision import digest
 
 TIMEOUT_S = 15
 REVISION_LABEL = "org.opencontainers.image.revision"
-# What a manager says while its Swarm has no leader, or changes it (moby#35109, moby#36696).
-NO_LEADER = (
-    "does not have a leader",
-    "no elected primary",
-    "not a swarm manager",
-    "code = DeadlineExceeded",
-    "code = Unavailable",
-)
 PROXY_DIRECTORY = "/var/lib/proxy/current/."
 
 
@@ -169,10 +161,26 @@ class EngineApi:
         data = self._get(resource, **query)
         return None if data is None else json.loads(data)
 
+    def put_archive(self, container: str, directory: str, data: bytes) -> None:
+        """Put the files of a tar where `docker cp - CONTAINER:DIRECTORY` would."""
+        path = f"/containers/{container}/archive"
+        if self._ask("PUT", path, {"path": directory}, data) is None:
+            raise StackError(f"the engine has no {directory} in {container[:12]}")
+
+    def archive(self, container: str, path: str) -> bytes | None:
+        """A tar with the file, as `docker cp CONTAINER:PATH -` writes it; None if there is none."""
+        return self._get(f"/containers/{container}/archive", path=path)
+
     def _get(self, resource: str, **query: str) -> bytes | None:
         """The answer's body; None for 404."""
+        return self._ask("GET", resource, query)
+
+    def _ask(
+        self, method: str, resource: str, query: Mapping[str, str], body: bytes | None = None
+    ) -> bytes | None:
         try:
-            self._connection.request("GET", resource + ("?" + urlencode(query) if query else ""))
+            path = resource + ("?" + urlencode(query) if query else "")
+            self._connection.request(method, path, body)
             response = self._connection.getresponse()
             data = response.read()
         except TimeoutError:
@@ -189,9 +197,9 @@ class EngineApi:
             return None
         if response.status != HTTPStatus.OK:
             said = data[:300].decode(errors="replace")
-            if any(text in said for text in NO_LEADER):
-                raise EngineUnavailable(f"the Swarm has no leader just now: {said.strip()}")
-            raise StackError(f"the engine refused GET {resource}: {response.status} {said}")
+            if any(text in said for text in LEADERLESS):
+                raise EngineUnavailable(f"{NO_LEADER} ({said.strip()})")
+            raise StackError(f"the engine refused {method} {resource}: {response.status} {said}")
         return data
 
 

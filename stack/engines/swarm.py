@@ -119,6 +119,18 @@ class SwarmEngine:
             f"{scheme}://{addresses[node]}:{port}/" for node in sorted(nodes) for port in ports[:1]
         ]
 
+    # A proxy may be on a node that cannot be talked to.
+    publishes = False
+
+    def publish(self, proxy: Replica, data: bytes) -> None:
+        """Nothing."""
+
+    def published(self, proxy: Replica) -> bytes | None:  # noqa: ARG002 - as engines have it
+        return None
+
+    def proxy_log(self, proxy: Replica, since: float) -> str | None:  # noqa: ARG002 - likewise
+        return None
+
     def checks(self) -> tuple[Check, ...]:
         return (
             Check("swarm", self._nodes, Command(("docker", "node", "ls"), "nodes and managers")),

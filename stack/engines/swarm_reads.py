@@ -12,7 +12,7 @@ from stack.composefile import PORT_LABEL, PROXY_LABEL
 from stack.engines.engine_api import EngineApi
 from stack.engines.swarm_file import DIGEST_LABEL, PREVIOUS_LABEL, files
 from stack.engines.swarm_model import Cluster, Deployed, Node
-from stack.errors import ConfigurationError, EngineUnavailable
+from stack.errors import NO_LEADER, ConfigurationError, EngineUnavailable
 from stack.model import NAMESPACE_LABEL, Replica, Snapshot, TargetList, Update, unix_seconds
 from stack.revision import LENGTH
 
@@ -78,10 +78,7 @@ def require_manager(api: EngineApi) -> None:
             "DOCKER_HOST=ssh://USER@MANAGER"
         )
     if "does not have a leader" in (swarm.get("Error") or ""):
-        raise EngineUnavailable(
-            "the Swarm has no leader: more than half of its managers have to be up. What runs, "
-            "runs on, but nothing can be changed (docs/swarm.md)"
-        )
+        raise EngineUnavailable(NO_LEADER)
 
 
 def cluster_of(

@@ -212,6 +212,8 @@ def crash(container: Container) -> None:
         entrypoint="",
         user="0",
         pid_mode="host",
+        # A network that comes up would make browsers break off what they have in flight.
+        network_mode="none",
         cap_add=["KILL"],
         remove=True,
     )

@@ -126,10 +126,16 @@ def send(stack: Stack, text: str) -> bytes:
 def seen(stack: Stack, id_: str) -> list[str]:
     """What the app has logged of it."""
     marker = secrets.token_hex(8)
-    # What came before this has been logged once this has.
-    stack.get(f"/marker-{marker}")
-    eventually(lambda: marker in stack.run("logs", "web"), "the app's line")
-    return [line for line in stack.run("logs", "web").splitlines() if id_ in line]
+    replicas = stack.containers("web")
+    # What came before this has been logged once this has, by each replica.
+    for _ in range(2 * len(replicas)):
+        stack.get(f"/marker-{marker}")
+
+    def logs() -> list[str]:
+        return [one.logs(tail=50).decode() for one in replicas]
+
+    eventually(lambda: all(marker in log for log in logs()), "the app's line")
+    return [line for log in logs() for line in log.splitlines() if id_ in line]
 
 
 @pytest.mark.parametrize("what", REFUSED)

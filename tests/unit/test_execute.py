@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from stack import execute as module
-from stack.errors import EngineUnavailable, ReplicaFailed, StackError
+from stack import runner
+from stack.errors import CommandFailed, EngineUnavailable, ReplicaFailed, StackError
 from stack.execute import execute
 from stack.model import RESTARTING, STARTING, Snapshot
-from stack.plan import Await, Plan, Those, WaitReady
+from stack.plan import Await, Command, Plan, Those, WaitReady
 from stack.progress import Progress
 from tests.unit.simulation import WEB, replica, snapshot_of
 
@@ -82,3 +83,23 @@ def test_an_orchestrator_that_is_away_for_a_moment_is_asked_again(
     monkeypatch.setattr(module, "AWAY_S", -1)
     with pytest.raises(EngineUnavailable, match="no leader"):
         await_through(EngineUnavailable("no leader"))
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_code"),
+    [("docker service scale p_web=2", 69), ("docker compose build web", 1)],
+)
+def test_a_command_that_no_leader_takes_fails_as_an_engine_that_is_away(
+    command: str, exit_code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "rpc error: code = Unavailable desc = node lost leader status"
+
+    def fails(*_: object, **__: object) -> str:
+        raise CommandFailed(command, 1, said)
+
+    monkeypatch.setattr(runner, "run", fails)
+    step = Command(("false",), why="test")
+    with pytest.raises(StackError) as failed:
+        execute(Plan((step,)), lambda: Snapshot("p"), Progress(debug=False))
+    assert failed.value.exit_code == exit_code
+    assert ("no leader" in str(failed.value)) is (exit_code == 69)

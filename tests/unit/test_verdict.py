@@ -41,9 +41,13 @@ def test_a_replica_that_was_ready_once_is_remembered_so() -> None:
 
 
 def test_the_proxys_log_is_read_and_other_lines_are_not() -> None:
-    line = {"upstream": "10.0.0.1:8000, 10.0.0.2:8000", "upstream_status": "502, 200"}
+    line = {
+        "upstream": "10.0.0.1:8000, 10.0.0.2:8000",
+        "upstream_status": "502, 200",
+        "seconds": 0.5,
+    }
     log = f"1970-01-01T00:00:02.5Z {json.dumps(line)}\n1970-01-01T00:00:03Z 2026 [warn] oh\n\n"
-    assert answers(log) == [Answer(2.5, (("10.0.0.1:8000", "502"), ("10.0.0.2:8000", "200")))]
+    assert answers(log) == [Answer(2.5, (("10.0.0.1:8000", "502"), ("10.0.0.2:8000", "200")), 0.5)]
 
 
 def seen(number: int, status: str, count: int, *, at: float) -> list[Answer]:
