@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -228,6 +229,29 @@ def cert(options: Options, names: tuple[str, ...], cert: Path | None, key: Path 
 def down(options: Options, volumes: bool) -> None:
     """Stop and remove containers and networks."""
     _change(options, lambda: options.engine.verbs.down(with_volumes=volumes), checked=False)
+
+
+@cli.command()
+@click.argument("words", nargs=-1, metavar="[N | check N | reset]")
+@click.pass_obj
+def learn(options: Options, words: tuple[str, ...]) -> None:
+    """Lessons: list them, show number N, check what of it has been done, or clean up."""
+    from stack import lesson_checks, lessons
+
+    if words == ("reset",):
+        mine = replace(options, engine=engines.make(engines.COMPOSE, lessons.NAME, None, None))
+        _change(mine, lambda: lessons.reset(mine.engine), checked=False)
+    elif not words:
+        click.echo(lessons.listed(lessons.lessons()))
+    elif len(words) == 1 and words[0].isdecimal():
+        lessons.show(lessons.lesson(int(words[0])))
+    elif len(words) == 2 and words[0] == "check" and words[1].isdecimal():
+        found = lesson_checks.check(int(words[1]), options.engine)
+        click.echo(lesson_checks.checked(found))
+        if any(missing for _, missing in found):
+            raise SystemExit(1)
+    else:
+        raise UsageError("say a number, such as: learn 1, learn check 1; or learn reset")
 
 
 for query in (queries.ps, queries.top, queries.revisions, queries.logs, queries.doctor):

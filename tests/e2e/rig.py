@@ -23,6 +23,8 @@ SUBNET = "10.77.0.{}"
 
 # How long a namespace lives if nobody removes it.
 LIFE_S = 3600
+# Before a command that is to end when whoever has started it ends, however that comes about.
+TOGETHER = ("setpriv", "--pdeathsig", "TERM")
 
 
 def enter(namespace: Path) -> None:
@@ -54,7 +56,9 @@ class Namespace:
 def namespace(name: str) -> Namespace:
     """Make a namespace in which nothing is up but the loopback."""
     script = f'hostname "$1" && exec sleep {LIFE_S}'
-    holder = subprocess.Popen(("unshare", "--net", "--uts", "sh", "-c", script, "sh", name))
+    holder = subprocess.Popen(
+        (*TOGETHER, "unshare", "--net", "--uts", "sh", "-c", script, "sh", name)
+    )
     made = Namespace(name, holder)
     comm = Path(f"/proc/{holder.pid}/comm")
     eventually(lambda: comm.read_text() == "sleep\n", "the namespace is there")
@@ -91,7 +95,7 @@ class Node:
         with (self.directory / "dockerd.log").open("ab") as log:
             self.process = subprocess.Popen(
                 (
-                    *(*self.network.inside, "dockerd", *self.options),
+                    *(*TOGETHER, *self.network.inside, "dockerd", *self.options),
                     *("--host", self.host, "--pidfile", f"{self.directory}/pid"),
                     *("--data-root", f"{self.directory}/data"),
                     *("--exec-root", f"{self.directory}/exec"),

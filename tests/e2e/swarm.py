@@ -46,7 +46,12 @@ def swarm(count: int, managers: int = 1, ca: Path | None = None) -> Iterator[lis
 
 
 def registry_image(directory: Path) -> str:
-    """The registry server from Debian's package; an official image where that cannot be made."""
+    """The official registry server if it is here; else from Debian's package, or pulled where that
+    cannot be made.
+    """
+    found = ("docker", "image", "inspect", "registry:2")
+    if subprocess.run(found, capture_output=True, check=False).returncode == 0:
+        return "registry:2"
     # It notes its choice in the .env of where it runs.
     script = (str(ROOT / "scripts" / "debian-base.sh"), "registry")
     if subprocess.run(script, cwd=directory, check=False).returncode == 0:
