@@ -290,8 +290,8 @@ def _failed(error: CommandFailed, number: int, total: int) -> StackError:
 
 def _interrupted(error: Interrupted, number: int, total: int, now: str) -> StackError:
     failure = StackError(
-        f"stopped at step {number} of {total}. {now}To finish, run the same command again. To go "
-        "back: python -m stack rollback"
+        f"stopped at step {number} of {total}. {now}To finish, run the same command again. "
+        "After a rollout, python -m stack rollback goes back."
     )
     failure.exit_code = error.exit_code
     return failure

@@ -62,7 +62,9 @@ def check(number: int, engine: Engine) -> list[tuple[str, str]]:
     UsageError where the engine is asked about another stack than the lessons'.
     """
     if engine.project != NAME:
-        raise UsageError(f"this shell is about the stack {engine.project}: . docs/lessons/begin.sh")
+        raise UsageError(
+            f"this shell is about the stack '{engine.project}': . docs/lessons/begin.sh"
+        )
     look = Look(engine)
     return [(what, _said(missing, look)) for what, missing in CHECKS[lesson(number).number]]
 
@@ -205,7 +207,7 @@ def _load(file: str, *, lost: bool) -> Callable[[Look], str]:
             return f"{path} does not say so: run it again"
         count = int(words[1])
         if lost:
-            return "" if count else "it has lost none: try again, with more at a time"
+            return "" if count else "it has lost none: scale down while it runs"
         return f"it has lost {count}" if count else ""
 
     return missing
@@ -217,7 +219,7 @@ def _post(file: str, *statuses: str) -> Callable[[Look], str]:
     def missing(_: Look) -> str:
         path = DIRECTORY / file
         text = path.read_text().strip() if path.is_file() else ""
-        return "" if text in statuses else f"{path} says {text or 'nothing'}"
+        return "" if text in statuses else f"{path} says {text or 'nothing'}: do it again"
 
     return missing
 

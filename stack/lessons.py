@@ -1,5 +1,7 @@
 """The lessons: their texts, and how to get rid of what they leave."""
 
+import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ LESSONS = Path("docs/lessons")
 # The project of the lessons' stack, and where their files are.
 NAME = "lesson"
 DIRECTORY = Path(NAME)
+CODE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # All that lessons make.
 PROJECTS = (NAME, "lesson-two")
 CONTAINERS = (
@@ -75,10 +78,18 @@ def show(lesson: Lesson) -> None:
         return
     from rich.console import Console
     from rich.markdown import Markdown
+    from rich.text import Text
 
+    # less shows colours only if told to.
+    os.environ.setdefault("LESS", "-R")
     console = Console()
     with console.pager(styles=True):
-        console.print(Markdown(lesson.text), width=min(console.width, 100))
+        for number, part in enumerate(CODE.split(lesson.text)):
+            if number % 2:
+                # As it is to be typed: a line that is broken is another command.
+                console.print("\n", Text(part, "cyan"), sep="", soft_wrap=True)
+            else:
+                console.print(Markdown(part), width=min(console.width, 100))
 
 
 def reset(engine: Engine) -> Plan:
@@ -99,11 +110,19 @@ def reset(engine: Engine) -> Plan:
     networks = [one["Name"] for one in api.json("/networks") or () if _is_mine(one)]
     listed = (api.json("/volumes") or {}).get("Volumes") or ()
     volumes = [one["Name"] for one in listed if _is_mine(one)]
+    images = api.json("/images/json") or ()
     tags = [
         tag
-        for image in api.json("/images/json") or ()
+        for image in images
         for tag in image.get("RepoTags") or ()
         if tag.rpartition(":")[0] in IMAGES
+    ]
+    # What was pulled by its digest, or has lost its tag to another. Some go with their tags.
+    digests = [
+        digest
+        for image in images
+        for digest in image.get("RepoDigests") or ()
+        if digest.partition("@")[0] in IMAGES
     ]
     steps: Steps = [
         Command((*argv, *sorted(names)), why)
@@ -111,7 +130,7 @@ def reset(engine: Engine) -> Plan:
             (("docker", "rm", "--force", "--volumes"), containers, "containers of lessons"),
             (("docker", "network", "rm"), networks, "networks of lessons"),
             (("docker", "volume", "rm"), volumes, "volumes of lessons"),
-            (("docker", "rmi", "--force"), tags, "images of lessons"),
+            (("docker", "rmi", "--force"), tags + digests, "images of lessons"),
         )
         if names
     ]

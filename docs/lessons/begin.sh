@@ -1,6 +1,10 @@
 # shellcheck shell=bash
 # Read this into your shell before each lesson, in the root of the clone: . docs/lessons/begin.sh
 # The stack of the lessons is apart from yours: another name, another port, none of its settings.
+[ -f compose.yaml ] && [ -d docs/lessons ] || {
+    echo "begin.sh: first cd to the root of the clone"
+    return 1
+}
 export COMPOSE_PROJECT_NAME=lesson HTTP_PORT=8088 URL=http://127.0.0.1:8088
 export STACK_TLS='' HTPASSWD='' ALLOWED_HOSTS='' RATE_LIMIT='' CONNECTION_LIMIT=''
 unset STACK_ENGINE STACK_REGISTRY COMPOSE_FILE COMPOSE_PROFILES COMPOSE_ENV_FILES

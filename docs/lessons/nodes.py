@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,8 +68,10 @@ def start(count: int = 3) -> None:
     """Start a process that has the nodes, and wait until they are there."""
     if os.geteuid() != 0:
         sys.exit("nodes.py: network namespaces take root: sudo -E .venv/bin/python ...")
+    if find_spec("pyroute2") is None:
+        sys.exit("nodes.py: the packages of the tests are missing: make venv-dev")
     if SOCKET.exists():
-        sys.exit("nodes.py: they run already, or were not stopped: nodes.py stop")
+        sys.exit("nodes.py: they run, or were not stopped: python docs/lessons/nodes.py stop")
     DIRECTORY.mkdir(exist_ok=True)
     # Of nodes whose end was not their own.
     ENV.unlink(missing_ok=True)
@@ -168,4 +171,7 @@ on_node() {{
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("nodes.py: interrupted; to be rid of them: python docs/lessons/nodes.py stop")
