@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from stack.engines import Engine
 from stack.errors import UsageError
 from stack.model import PROJECT_LABEL
 from stack.plan import Command, Plan, Steps
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LESSONS = Path("docs/lessons")
 # The project of the lessons' stack, and where their files are.
@@ -52,7 +55,7 @@ def lessons() -> list[Lesson]:
         raise UsageError(f"there are no lessons here: they are in {LESSONS} of a clone")
     found = []
     for path in paths:
-        number, _, title = path.open().readline().removeprefix("# ").strip().partition(". ")
+        number, _, title = path.read_text().splitlines()[0].removeprefix("# ").partition(". ")
         found.append(Lesson(int(number), title, path))
     return found
 
@@ -77,19 +80,26 @@ def show(lesson: Lesson) -> None:
         click.echo(lesson.text, nl=False)
         return
     from rich.console import Console
-    from rich.markdown import Markdown
-    from rich.text import Text
 
     # less shows colours only if told to.
     os.environ.setdefault("LESS", "-R")
     console = Console()
     with console.pager(styles=True):
-        for number, part in enumerate(CODE.split(lesson.text)):
-            if number % 2:
-                # As it is to be typed: a line that is broken is another command.
-                console.print("\n", Text(part, "cyan"), sep="", soft_wrap=True)
-            else:
-                console.print(Markdown(part), width=min(console.width, 100))
+        typeset(lesson, console)
+
+
+def typeset(lesson: Lesson, console: "Console") -> None:
+    """Print a lesson as wide as it is read well; commands as they are to be typed, since a line
+    that is broken is another command.
+    """
+    from rich.markdown import Markdown
+    from rich.text import Text
+
+    for number, part in enumerate(CODE.split(lesson.text)):
+        if number % 2:
+            console.print("\n", Text(part, "cyan"), sep="", soft_wrap=True)
+        else:
+            console.print(Markdown(part), width=min(console.width, 100))
 
 
 def reset(engine: Engine) -> Plan:

@@ -96,6 +96,22 @@ def test_an_answer_of_the_proxy_alone_has_the_headers_too(front: Stack) -> None:
     front.run("scale", "web=1")
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/stack/topology.json", "GET, HEAD"),
+        ("TRACE", "/", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+    ],
+)
+def test_who_is_refused_a_method_by_the_proxy_is_told_which_are_allowed(
+    front: Stack, method: str, path: str, allowed: str
+) -> None:
+    up(front)
+    answer = requests.request(method, front.url + path, timeout=10)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+    assert "Allow" not in front.get(path).headers
+
+
 def test_a_policy_of_the_apps_own_stands(front: Stack) -> None:
     before = "    app.register_error_handler("
     policy = "default-src 'none'"

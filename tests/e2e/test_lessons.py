@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from stack.lessons import CODE
 from tests.e2e.harness import ARTIFACTS, ROOT, Stack, copy_sources
 
 LESSONS = sorted((ROOT / "docs" / "lessons").glob("[0-9][0-9]-*.md"))
-BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 LIMIT_S = 300
 END = "--- end of command"
@@ -34,7 +34,7 @@ class Typed:
 def commands(text: str) -> list[Typed]:
     """What a lesson tells to type, in its order."""
     found: list[Typed] = []
-    for block in BLOCK.findall(text):
+    for block in CODE.findall(text):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             lines = part.splitlines()
             typed = [lines[0]]
@@ -108,6 +108,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         subprocess.run(nodes, cwd=directory, check=False)
     stack.run("learn", "reset")
     assert "Nothing to do" in stack.run("--explain", "learn", "reset")
+    # Asked in another way than `reset` asks: it cannot miss what it does not know.
+    for what in ("images", "ps --all", "network ls", "volume ls"):
+        assert "lesson" not in stack.docker(*what.split()), what
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
